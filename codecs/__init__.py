@@ -1,0 +1,1 @@
+"""Codecs: frames of sound to discrete codes and back."""

@@ -1,0 +1,1 @@
+"""Whole systems and trainings as YAML: values, never code."""

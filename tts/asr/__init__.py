@@ -1,0 +1,1 @@
+"""The phone recognizer: posteriors, alignment, and the check of what was said."""

@@ -1,0 +1,1 @@
+"""Acoustic backends: tokens, a prompt and a plan to frames."""

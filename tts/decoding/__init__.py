@@ -1,0 +1,1 @@
+"""Strategies of decoding, which know no backend: guidance, solvers, schedules."""

@@ -1,0 +1,1 @@
+"""Measuring: intelligibility, likeness, quality, speed."""

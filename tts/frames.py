@@ -1,0 +1,180 @@
+"""What travels between the parts: frozen dataclasses of tensors, and what they are made of.
+
+Letters: B batch, L text tokens, T frames, N samples, K codebooks. Layout [B, width, T] at every boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tts.errors import FitError, ShapeError
+
+Kind = Literal["codes", "latents", "mel", "posteriors"]
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """What a stream of frames is made of; two parts fit when their specs are equal.
+
+    `flavour` names every number of the recipe behind the frames (for a mel: window, hop, bands, scale, logarithm), so that
+    frames of equal shape and different meaning are never taken for one another.
+    """
+
+    kind: Kind
+    width: int  # channels; codebooks K where kind is "codes"
+    rate: Fraction  # frames a second
+    sizes: tuple[int, ...] = ()  # codes per codebook, where kind is "codes"
+    flavour: str = ""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """data [B, width, T] (int64 for codes, else float), lengths [B] int64 in frames, spec."""
+
+    data: Tensor
+    lengths: Tensor
+    spec: FrameSpec
+
+    def __post_init__(self) -> None:
+        if self.data.dim() != 3 or self.data.shape[1] != self.spec.width:
+            got = tuple(self.data.shape)
+            raise ShapeError(f"frames must be [B, {self.spec.width}, T], got {got}")
+        if self.lengths.shape != self.data.shape[:1]:
+            raise ShapeError(f"lengths must be [{self.data.shape[0]}], got {tuple(self.lengths.shape)}")
+
+
+@dataclass(frozen=True)
+class Wave:
+    """samples [B, N] float32 in [-1, 1], lengths [B] int64 in samples, sample_rate in Hz."""
+
+    samples: Tensor
+    lengths: Tensor
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.dim() != 2 or self.lengths.shape != self.samples.shape[:1]:
+            got = tuple(self.samples.shape), tuple(self.lengths.shape)
+            raise ShapeError(f"a wave is samples [B, N] with lengths [B], got {got}")
+
+    @classmethod
+    def of(cls, samples: Tensor, sample_rate: int) -> Wave:
+        """One recording [N] as a batch of one."""
+        return cls(samples[None], torch.tensor([samples.shape[-1]]), sample_rate)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """ids [B, L] int64, lengths [B] (0: no phones are known), table: identity of the symbol table."""
+
+    ids: Tensor
+    lengths: Tensor
+    table: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]], table: str) -> Tokens:
+        """Lists of ids, padded with 0 to one tensor."""
+        L = max((len(row) for row in rows), default=0)
+        ids = torch.zeros(len(rows), L, dtype=torch.int64)
+        for b, row in enumerate(rows):
+            ids[b, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        return cls(ids, torch.tensor([len(row) for row in rows]), table)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A voice: its frames by name ("mel", "acoustic", …), its phones, where each phone lies.
+
+    token_frames [B, L] int64: frames of `frames["mel"]` that each token lasts (sum = the prompt's frames), or None when no
+    alignment is known. seconds [B] float: how long the prompt speaks.
+    """
+
+    frames: Mapping[str, Frames]
+    tokens: Tokens
+    seconds: Tensor
+    token_frames: Tensor | None = None
+    speaker: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to speak. seconds [B] float64; token_seconds [B, L] float64 or None: the share of each token, same sum.
+
+    In seconds, since systems differ in rate; `frames` and `token_frames` carry the rounding.
+    """
+
+    seconds: Tensor
+    token_seconds: Tensor | None = None
+
+    def frames(self, rate: Fraction) -> Tensor:
+        """[B] int64, at least one frame."""
+        return (self.seconds.double() * float(rate)).round().long().clamp(min=1)
+
+    def token_frames(self, rate: Fraction) -> Tensor:
+        """[B, L] int64 whose sum over L is exactly `frames(rate)`: cumulative times are rounded, not durations."""
+        if self.token_seconds is None:
+            raise FitError("this plan has no durations of tokens; plan with a Duration that gives them")
+        ends = (self.token_seconds.double().cumsum(1) * float(rate)).round().long()  # [B, L]
+        total = self.frames(rate)[:, None]
+        ends = torch.minimum(ends, total)
+        ends[:, -1:] = total
+        return torch.diff(ends, dim=1, prepend=ends.new_zeros(len(ends), 1))
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What a backend is asked to speak; one row of the batch is one sentence.
+
+    context + keep: frames to keep while the rest is made (editing, continuation, hybrids).
+    content: frames that say what and when instead of tokens (conversion, melody).
+    """
+
+    tokens: Tokens
+    seeds: Tensor  # [B] int64, one seed an item
+    prompt: Prompt | None = None
+    plan: Plan | None = None
+    context: Frames | None = None
+    keep: Tensor | None = None  # [B, T] bool
+    content: Frames | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks; one row of a batch. Words and meanings as in `tts.synthesize`."""
+
+    text: str
+    prompt: Any = None  # path, file object, (samples, rate), a list of these, a voice's name, or None
+    prompt_text: str | None = None
+    backend: str = "flow"
+    seed: int = 0
+    speed: float = 1.0
+    seconds: float | None = None
+    language: str | None = None
+    check: bool = True
+    settings: Any = None  # the backend's frozen dataclass, a mapping of its fields, or None
+    out: Path | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)  # travels along, untouched
+
+
+def check_fit(giver: str, gives: FrameSpec, taker: str, takes: FrameSpec) -> None:
+    """Raise FitError, in one readable sentence, unless the two specs are equal."""
+    if gives == takes:
+        return
+    names = ("kind", "width", "rate", "sizes", "flavour")
+    wrong = [
+        f"{name}: {getattr(gives, name)} against {getattr(takes, name)}"
+        for name in names
+        if getattr(gives, name) != getattr(takes, name)
+    ]
+    raise FitError(f"{giver} does not fit {taker}: " + "; ".join(wrong))
+
+
+def frame_mask(lengths: Tensor, T: int) -> Tensor:
+    """[B] lengths to a mask [B, T] bool, True where a frame is real."""
+    return torch.arange(T, device=lengths.device)[None] < lengths[:, None]

@@ -1,0 +1,1 @@
+"""Randomness: counter-based noise and the sampling of codes."""
