@@ -10,6 +10,7 @@
     ├── CheckpointError                weights that are truncated, of another version, or not what they say
     │   └── FitError                   two parts of a system do not speak the same frames or symbols
     ├── ShapeError (ValueError)        a tensor of the wrong shape at a public boundary
+    ├── TrainingError                  a training run that can go no further
     └── MissingPackageError (ImportError)   an optional package is needed; the message says how to install it
 
 A message names what was got, what is accepted, and what to do.
@@ -54,6 +55,10 @@ class FitError(CheckpointError):
 
 class ShapeError(MynahError, ValueError):
     """A tensor has the wrong shape at a public boundary."""
+
+
+class TrainingError(MynahError):
+    """A training run can go no further: its loss or its weights are no longer finite."""
 
 
 class MissingPackageError(MynahError, ImportError):
