@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 import os
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tts.errors import PromptError
+from tts.errors import OutputError, PromptError
 from tts.frames import Frames, FrameSpec, Wave
+from tts.recording import load
 
-RATES = (8_000, 192_000)  # Hz, lowest and highest that are read
-MAX_CHANNELS = 8
-SECONDS = (0.5, 600.0)  # shortest and longest recording that is read
-SILENCE = 1e-4  # peak amplitude (-80 dB of full scale) below which a recording says nothing
 LOUDNESS = -23.0  # LUFS, the level of EBU R 128
 PEAK = 0.99  # `level` never amplifies beyond this
+MARGIN = 0.1  # seconds of silence that `trim` leaves on both sides
+FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
 
 
 @dataclass(frozen=True)
@@ -112,174 +120,59 @@ class MelEncoder:
         return Frames(log_mel(wave.samples, self.recipe), lengths, self.emits)
 
 
-def load(source: Any) -> tuple[Tensor, int, list[str]]:
-    """Read a recording.
+def read_prompt(source: Any, rate: int) -> tuple[Tensor, list[str]]:
+    """Everything between a person's recording and an encoder: load, resample, trim, level.
 
     Args:
-        source: a path; an open binary file; or (samples, rate) with samples [N], [channels, N] or [N, channels], a NumPy
-            array, a tensor or a list, floats in [-1, 1] or integers of full scale. Files: whatever libsndfile reads.
+        source: what `load` takes, or a list of such recordings of one speaker, which are joined in order.
+        rate: the sample rate wanted, in Hz.
     Returns:
-        samples [N] float32, the mean of the channels; the sample rate in Hz; a sentence for each thing that will cost quality.
+        samples [N] float32 at `rate`, and sentences on what will cost quality.
     Raises:
-        PromptError: missing, empty, truncated, not audio, silent, not finite, or outside RATES, MAX_CHANNELS or SECONDS.
+        PromptError: as `load`, or the list is empty.
     """
-    if isinstance(source, tuple) and len(source) == 2:
-        name = "the array of samples"
-        blocks, rate = _array_blocks(*source)
-    else:
-        name, file = _open(source)
-        with file:
-            blocks, rate = _file_blocks(name, file)
-    if not blocks:
-        raise PromptError(f"{name} holds no samples: it is empty or truncated; copy or record it again")
-    samples = np.concatenate([block.mean(axis=1) for block in blocks])
-    _check_length(name, len(samples) / rate)
-    if not np.isfinite(samples).all():
-        raise PromptError(f"{name} holds samples that are not numbers (NaN or infinite); record or export it again")
-    if np.abs(samples - samples.mean()).max() < SILENCE:
-        raise PromptError(f"{name} is silent; give a recording in which somebody speaks")
-    full_scale = sum(int((np.abs(block) >= 0.999).any(axis=1).sum()) for block in blocks) / len(samples)
-    warnings = _complaints(samples, rate, blocks[0].shape[1], full_scale)
-    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)), rate, warnings
+    sources = source if isinstance(source, list) else [source]
+    if not sources:
+        raise PromptError("the list of recordings is empty; give one recording or more, or None for the built-in voice")
+    parts: list[Tensor] = []
+    warnings: list[str] = []
+    for number, one in enumerate(sources, start=1):
+        samples, given, complaints = load(one)
+        samples = level(trim(resample(samples, given, rate), rate), rate)
+        parts.append(samples)
+        name = "The recording" if len(sources) == 1 else f"Recording {number}"
+        warnings += [complaint.replace("The recording", name, 1) for complaint in complaints]
+    joined = torch.cat(parts)
+    seconds = len(joined) / rate
+    if seconds < 2.0:
+        warnings.append(f"There are only {seconds:.1f} seconds of speech to copy the voice from; 3 to 12 are better.")
+    return joined, warnings
 
 
-def _open(source: Any) -> tuple[str, BinaryIO]:
-    """What to call a source in a message, and the source as a seekable binary file."""
-    if hasattr(source, "read"):
-        name = str(getattr(source, "name", "the file object"))
-        try:
-            data = source.read()
-        except (OSError, ValueError) as error:
-            raise PromptError(f"{name} cannot be read ({error}); give an open binary file") from error
-        if not isinstance(data, bytes):
-            raise PromptError(f"{name} gives text, not bytes; open it in mode 'rb'")
-    elif isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        name = str(path)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise PromptError(f"{name} does not exist; give the path of a recording") from error
-        except IsADirectoryError as error:
-            raise PromptError(f"{name} is a folder; give the path of one recording in it") from error
-        except (OSError, ValueError) as error:
-            raise PromptError(f"{name} cannot be read ({error}); check the path and its permissions") from error
-    else:
-        got = type(source).__name__
-        raise PromptError(f"a recording is a path, an open binary file or (samples, rate), got {got}")
-    if not data:
-        raise PromptError(f"{name} is empty; give a recording of {SECONDS[0]:g} seconds or more")
-    return name, io.BytesIO(data)
+def resample(samples: Tensor, old: int, new: int) -> Tensor:
+    """Samples [..., N] at `old` Hz to `new` Hz, band-limited (torchaudio's windowed sinc); ceil(N * new / old) of them.
+
+    The filter grows with the terms of new / old, so a ratio such as 16000 / 44099 is taken as the nearest one with a
+    denominator up to 1000: the pitch is then off by less than 0.01 %.
+    """
+    ratio = Fraction(new, old).limit_denominator(1000)
+    if ratio == 1:
+        return samples
+    from torchaudio.functional import resample as sinc_resample
+
+    return sinc_resample(samples, ratio.denominator, ratio.numerator)
 
 
-def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
-    """All samples of a sound file as blocks [n, channels] float32, and its rate in Hz."""
-    import soundfile
+def trim(samples: Tensor, rate: int, below_db: float = 40.0) -> Tensor:
+    """Cut what is `below_db` quieter than the loudest 50 ms from both ends of a recording [N], but leave MARGIN seconds.
 
-    head = file.read(12)
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    declared = int.from_bytes(head[4:8], "little")
-    # A stream's header says 0 or nearly 2 or 4 GiB for "unknown"; some writers are a few bytes off.
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE" and size + 64 < declared < 0x7FFF_0000:
-        raise PromptError(f"{name} is truncated: it holds {size} of {declared + 8} bytes; copy or record it again")
-    try:
-        with soundfile.SoundFile(file) as sound:
-            rate, declared = sound.samplerate, sound.frames
-            _check_shape(name, rate, sound.channels)
-            if declared < 2**62:  # a streamed FLAC does not know its length
-                _check_length(name, declared / rate, shortest=0.0)
-            blocks: list[np.ndarray] = []
-            count = 0
-            while len(block := sound.read(rate, dtype="float32", always_2d=True)):
-                blocks.append(block)
-                count += len(block)
-                _check_length(name, count / rate, shortest=0.0)
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless ".raw"
-        raise PromptError(
-            f"{name} is not a sound file that can be read, or is broken ({error}); give wav, flac, ogg, opus or mp3"
-        ) from error
-    if declared < 2**62 and declared - count > 0.1 * rate:
-        raise PromptError(f"{name} is truncated: it holds {count} of {declared} samples; copy or record it again")
-    return blocks, rate
+    The first call in a process imports librosa, which takes about 1.5 seconds on a laptop.
+    """
+    from librosa.effects import trim as find_speech
 
-
-def _array_blocks(samples: Any, rate: Any) -> tuple[list[np.ndarray], int]:
-    """Samples in memory as one block [n, channels] float32, and the rate in Hz."""
-    name = "the array of samples"
-    data = samples.detach().cpu().float().numpy() if isinstance(samples, Tensor) and samples.is_floating_point() else samples
-    try:
-        data = np.asarray(data)
-        hertz = int(rate)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise PromptError(f"{name} is not numbers with a sample rate ({error}); give (samples, rate)") from error
-    if hertz != rate:
-        raise PromptError(f"{name} has a rate of {rate} Hz; give a whole number of Hz")
-    if data.ndim not in (1, 2) or data.dtype.kind not in "iuf":
-        raise PromptError(
-            f"{name} is {data.dtype} of shape {data.shape}; give [N], [channels, N] or [N, channels] real numbers"
-        )
-    if data.dtype.kind == "i":
-        data = data / -float(np.iinfo(data.dtype).min)
-    elif data.dtype.kind == "u":  # as in 8-bit wav files, silence is the middle of the range
-        middle = (np.iinfo(data.dtype).max + 1) / 2
-        data = data / middle - 1
-    if data.ndim == 1:
-        data = data[:, None]  # [N, 1]
-    elif data.shape[0] < data.shape[1]:
-        data = data.T  # [N, channels]
-    _check_shape(name, hertz, data.shape[1])
-    return [data.astype(np.float32)], hertz
-
-
-def _check_shape(name: str, rate: int, channels: int) -> None:
-    low, high = RATES
-    if not low <= rate <= high:
-        raise PromptError(f"{name} has a sample rate of {rate} Hz; {low} to {high} Hz are accepted, resample it")
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise PromptError(f"{name} has {channels} channels; 1 to {MAX_CHANNELS} are accepted, mix it down")
-
-
-def _check_length(name: str, seconds: float, shortest: float = SECONDS[0]) -> None:
-    if not shortest <= seconds <= SECONDS[1]:
-        got = f"{seconds:.2f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
-        raise PromptError(
-            f"{name} is {got} long; {SECONDS[0]:g} seconds to {SECONDS[1] / 60:g} minutes are accepted, "
-            "and 3 to 12 seconds of clear speech are best"
-        )
-
-
-def _complaints(samples: np.ndarray, rate: int, channels: int, full_scale: float) -> list[str]:
-    """Sentences on what will cost quality; full_scale is the share of samples at the limit of the format."""
-    warnings = []
-    if rate < 16_000:
-        warnings.append(
-            f"The recording has a low sample rate ({rate} Hz), so the voice will sound dull; 16000 Hz or more is better."
-        )
-    if channels > 2:
-        warnings.append(f"The recording has {channels} channels, which were averaged; one microphone is better.")
-    if full_scale > 5e-4:
-        warnings.append(
-            f"The recording is clipped ({full_scale:.1%} of its samples are at full scale); record it at a lower gain."
-        )
-    longest, total = _silences(samples, rate)
-    if longest > 2.0 or total > 0.5 * len(samples) / rate:
-        warnings.append(
-            f"The recording is silent for {total:.1f} of {len(samples) / rate:.1f} seconds; continuous speech is better."
-        )
-    return warnings
-
-
-def _silences(samples: np.ndarray, rate: int) -> tuple[float, float]:
-    """Seconds of the longest silence and of all silences: blocks of 50 ms that are 40 dB below the loudest one."""
-    block = rate // 20
-    energy = np.square(samples[: len(samples) // block * block].reshape(-1, block)).mean(axis=1)
-    longest = run = total = 0
-    for quiet in energy < 1e-4 * energy.max():
-        run = run + 1 if quiet else 0
-        longest = max(longest, run)
-        total += int(quiet)
-    return longest / 20, total / 20
+    _, (start, end) = find_speech(samples.numpy(), top_db=below_db, frame_length=rate // 20, hop_length=rate // 100)
+    margin = round(MARGIN * rate)
+    return samples[max(0, start - margin) : end + margin]
 
 
 def level(samples: Tensor, rate: int, lufs: float = LOUDNESS) -> Tensor:
@@ -296,6 +189,52 @@ def level(samples: Tensor, rate: int, lufs: float = LOUDNESS) -> Tensor:
         import pyloudnorm
 
         loudness = float(pyloudnorm.Meter(rate).integrated_loudness(samples.double().numpy()))
-    if not np.isfinite(loudness):
+    if not math.isfinite(loudness):
         loudness = -0.691 + 10.0 * float(samples.double().square().mean().log10())
     return samples * min(10.0 ** ((lufs - loudness) / 20.0), PEAK / peak)
+
+
+def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance: Any) -> Path:
+    """Write samples [N] (or [N, channels]) as wav, flac, ogg, opus or mp3, whichever the extension says.
+
+    The file appears whole or not at all. `provenance` (model, seed, settings, …) is written into its comment as JSON.
+
+    Raises:
+        OutputError: the extension or the rate is not one of the format's, or the path cannot be written.
+    """
+    import numpy as np
+    import soundfile
+
+    path = Path(path)
+    if path.suffix.lower() not in FORMATS:
+        raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}, got {path.suffix or 'no extension'!r}")
+    container, subtype = FORMATS[path.suffix.lower()]
+    data = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples, dtype=np.float32)
+    buffer = io.BytesIO()
+    try:
+        channels = 1 if data.ndim == 1 else data.shape[1]
+        with soundfile.SoundFile(buffer, "w", rate, channels, subtype, format=container) as sound:
+            if provenance:
+                sound.comment = json.dumps(provenance, sort_keys=True, default=str)
+            sound.write(data.clip(-1.0, 1.0))
+    except soundfile.LibsndfileError as error:
+        raise OutputError(
+            f"{path}: {container} cannot hold {channels} channels at {rate} Hz ({error.error_string}); try .wav"
+        ) from error
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all: first beside its place, then moved. Raises OutputError."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+        os.replace(part, path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path} cannot be written ({reason}); give a file in a folder you may write to") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
