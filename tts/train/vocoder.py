@@ -1,0 +1,117 @@
+"""The recipe of the vocoder: random crops of recordings, their mel, and spectral losses between sound and copy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tts.audio import log_mel
+from tts.errors import SettingsError
+from tts.train.data import Corpus
+from tts.train.loop import Task
+from tts.train.losses import SpectralLoss, SpectralLossConfig
+from tts.vocoders.istft import Vocos, VocosConfig
+
+
+@dataclass(frozen=True)
+class VocoderRecipe:
+    """What is trained and on what; the defaults made base-en's vocoder.
+
+    Corpora in `exclude` are no targets: what came through a low-pass would teach that speech is muffled.
+    """
+
+    model: VocosConfig = field(default_factory=VocosConfig)
+    loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
+    exclude: tuple[str, ...] = ("librispeech-dev-clean",)
+    batch_size: int = 16  # crops a step
+    crop_frames: int = 50
+    gain_db: float = 6.0  # the level of each crop is changed by up to this much, up or down
+    lowpass_share: float = 0.1  # of the crops are low-passed, input and target alike
+    lowpass_hz: tuple[float, float] = (3_000.0, 7_000.0)
+    valid_crops: int = 32
+    seed: int = 0
+
+
+class VocoderTask(Task):
+    """Copy synthesis: the mel of a crop in, the crop out.
+
+    train, valid: prepared corpora with audio at the mel's sample rate. Of valid one crop, the middle, is taken from each of
+    some clips spread over the list.
+    """
+
+    def __init__(self, recipe: VocoderRecipe, train: Corpus, valid: Corpus) -> None:
+        self.recipe, self.train, self.mel = recipe, train, recipe.model.mel
+        self.crop = recipe.crop_frames * self.mel.hop  # samples
+        self.clips = [i for i in self._long_enough(train) if train.items[i].corpus not in recipe.exclude]
+        if not self.clips:
+            raise SettingsError(f"no recording outside {recipe.exclude} is as long as a crop of {self.crop} samples")
+        places = [train.items[i].samples - self.crop + 1 for i in self.clips]
+        self.ends = np.cumsum(places)  # so that each place in the corpus is as likely as any other
+        torch.manual_seed(recipe.seed)
+        self.vocoder = Vocos(recipe.model)
+        self.spectral = SpectralLoss(recipe.loss)
+        fit = self._long_enough(valid)
+        chosen = [fit[int(k)] for k in np.linspace(0, len(fit) - 1, min(recipe.valid_crops, len(fit)))]
+        self.valid = [valid.audio(i)[(valid.items[i].samples - self.crop) // 2 :][: self.crop] for i in chosen]
+
+    def _long_enough(self, corpus: Corpus) -> list[int]:
+        return [i for i in range(len(corpus.items)) if corpus.items[i].samples >= self.crop]
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"vocoder": self.vocoder}
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The crops of a step, a pure function of (seed, step): samples [B, N] and their mel [B, bands, T]."""
+        recipe = self.recipe
+        random = np.random.default_rng((recipe.seed, step))
+        rows = []
+        for place in random.integers(0, self.ends[-1], recipe.batch_size):
+            k = int(np.searchsorted(self.ends, place, side="right"))
+            start = int(place - (self.ends[k - 1] if k else 0))
+            rows.append(self.train.audio(self.clips[k])[start : start + self.crop])
+        samples = torch.stack(rows)  # [B, N]
+        gain_db = random.uniform(-recipe.gain_db, recipe.gain_db, (len(rows), 1))
+        samples = samples * torch.from_numpy(10 ** (gain_db / 20)).float()
+        samples = samples / samples.abs().amax(1, keepdim=True).clamp(min=1)  # what would clip is made as loud as can be
+        for b in np.flatnonzero(random.random(len(rows)) < recipe.lowpass_share):
+            samples[b] = lowpass(samples[b], random.uniform(*recipe.lowpass_hz), self.mel.sample_rate)
+        return {"samples": samples, "mel": log_mel(samples, self.mel)}
+
+    def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+        """Spectral losses of the copy; "loss" is the one to minimise."""
+        device = next(self.vocoder.parameters()).device
+        terms = self.spectral(self.vocoder(batch["mel"].to(device)), batch["samples"].to(device))
+        return {"loss": terms.pop("total"), **terms}
+
+    def validate(self) -> dict[str, float]:
+        """The same losses, and the mean absolute difference of the log-mels, on fixed crops from the middles of clips."""
+        if not self.valid:
+            return {}
+        samples, mel, copy = self._copies()
+        terms = self.spectral(copy, samples)
+        terms["loss"] = terms.pop("total")
+        terms["mel_l1"] = (log_mel(copy, self.mel) - mel).abs().mean()
+        return {name: float(value) for name, value in terms.items()}
+
+    def sample(self, writer: Any, step: int) -> None:
+        samples, _, copy = self._copies()
+        for name, wave in (("recording", samples), ("copy", copy)):
+            writer.add_audio(name, wave[:4].flatten().clamp(-1, 1).cpu(), step, self.mel.sample_rate)
+
+    def _copies(self) -> tuple[Tensor, Tensor, Tensor]:
+        samples = torch.stack(self.valid).to(next(self.vocoder.parameters()).device)
+        mel = log_mel(samples, self.mel)
+        return samples, mel, self.vocoder(mel)
+
+
+def lowpass(samples: Tensor, cutoff_hz: float, sample_rate: int) -> Tensor:
+    """[N] without what lies above cutoff_hz: a raised-cosine edge 500 Hz wide, laid over the spectrum of the whole crop."""
+    spectrum = torch.fft.rfft(samples)
+    hz = torch.linspace(0, sample_rate / 2, len(spectrum), device=samples.device)
+    fall = ((hz - cutoff_hz) / 500).clamp(0, 1)
+    return torch.fft.irfft(spectrum * (0.5 + 0.5 * torch.cos(torch.pi * fall)), n=len(samples))

@@ -1,0 +1,166 @@
+"""Mel to waveform by ConvNeXt blocks that predict a spectrogram, and one inverse STFT: the Vocos generator.
+
+    mel [B, bands, T] ─► conv 7 ─► N x (depthwise conv 7 ─► norm ─► expand ─► GELU ─► shrink ─► scale, +) ─► norm
+        ─► linear ─► log magnitude, phase [B, T, n_fft + 2] ─► irfft, window, overlap-add ─► samples [B, N]
+
+Everything runs at the rate of the frames; only the overlap-add makes samples, which is why it is fast on a CPU.
+Source: Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (arXiv:2306.00814).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.audio import MelRecipe
+from tts.frames import Frames, Wave, check_fit, frame_mask
+
+KERNEL = 7  # frames, of every convolution (section 3.1)
+MAX_MAGNITUDE = 1e2  # bounds exp() when a mel is far from any heard in training
+
+
+@dataclass(frozen=True)
+class VocosConfig:
+    """The generator's sizes; the default is base-en's. hop and sample rate are the mel's.
+
+    padding is that of the inverse STFT: "same" makes T * hop samples of T frames, "center" (T - 1) * hop.
+    """
+
+    mel: MelRecipe = field(default_factory=MelRecipe)
+    dim: int = 256
+    intermediate: int = 768
+    layers: int = 8
+    n_fft: int = 1280  # also the window, in samples
+    padding: str = "same"
+    layer_scale: float | None = None  # initial gain of each block; None: 1 / layers
+
+    def __post_init__(self) -> None:
+        if self.padding not in ("same", "center"):
+            raise ValueError(f"padding must be 'same' or 'center', got {self.padding!r}")
+        hop = self.mel.hop
+        if self.n_fft < 2 * hop or self.n_fft % 2 or (self.n_fft - hop) % 2:
+            raise ValueError(f"n_fft must be even, with an even n_fft - hop, and at least 2 hops of {hop}, got {self.n_fft}")
+
+
+class ConvNeXtBlock(nn.Module):
+    """One residual block: mix over time a channel at a time, then over channels a frame at a time."""
+
+    def __init__(self, dim: int, intermediate: int, layer_scale: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(dim, dim, KERNEL, padding=KERNEL // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.expand = nn.Linear(dim, intermediate)
+        self.shrink = nn.Linear(intermediate, dim)
+        self.scale = nn.Parameter(torch.full((dim,), layer_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, T, D] to [B, T, D]; padded frames must come in as zeros."""
+        y = self.conv(x.transpose(1, 2)).transpose(1, 2)  # [B, T, D]
+        y = self.shrink(F.gelu(self.expand(self.norm(y))))
+        return x + self.scale * y
+
+
+class Vocos(nn.Module):
+    """A Vocoder: log-mel frames to a wave of exactly hop samples a frame."""
+
+    def __init__(self, config: VocosConfig = VocosConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.hop = config.mel.hop
+        self.sample_rate = config.mel.sample_rate
+        self.accepts = config.mel.spec
+        self.context = _context(config)
+        scale = config.layer_scale if config.layer_scale is not None else 1 / config.layers
+        self.embed = nn.Conv1d(config.mel.bands, config.dim, KERNEL, padding=KERNEL // 2)
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(config.dim, config.intermediate, scale) for _ in range(config.layers))
+        self.final_norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.out = nn.Linear(config.dim, config.n_fft + 2)
+        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv1d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+
+    def forward(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Log-mel [B, bands, T] and lengths [B] in frames (None: all of T) to samples [B, N], zero beyond a row's end.
+
+        N is T * hop ("same") or (T - 1) * hop ("center"). A padded row equals the row alone: every convolution and the
+        overlap-add see zeros where the row has ended.
+        """
+        T = mel.shape[-1]
+        real = None if lengths is None else frame_mask(lengths, T)[..., None].to(mel.dtype)  # [B, T, 1]
+        x = self.embed(mel if real is None else mel * real.transpose(1, 2)).transpose(1, 2)  # [B, T, D]
+        x = self.norm(x)
+        for block in self.blocks:
+            x = block(x if real is None else x * real)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round a phase of 8 to 0.03 radians
+            x = self.out(self.final_norm(x.float()))
+        log_magnitude, phase = x.chunk(2, dim=-1)  # [B, T, n_fft / 2 + 1] each
+        magnitude = log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
+        if real is not None:
+            magnitude = magnitude * real.float()
+        return self._inverse_stft(torch.polar(magnitude, phase), real)
+
+    def decode(self, frames: Frames) -> Wave:
+        """Frames of `accepts` to a wave of exactly lengths * hop samples a row ("center": (lengths - 1) * hop).
+
+        Raises FitError for frames of another spec.
+        """
+        check_fit("these frames", frames.spec, "the vocoder", self.accepts)
+        T = frames.data.shape[-1]
+        ragged = bool((frames.lengths != T).any())
+        with torch.inference_mode():
+            samples = self(frames.data, frames.lengths if ragged else None)
+        intervals = frames.lengths if self.config.padding == "same" else (frames.lengths - 1).clamp(min=0)
+        return Wave(samples.clamp(-1, 1), intervals * self.hop, self.sample_rate)
+
+    def _inverse_stft(self, spectrum: Tensor, real: Tensor | None) -> Tensor:
+        """[B, T, n_fft / 2 + 1] complex to [B, N]: each frame's window added, divided by the squared windows that met there.
+
+        Section 3.3 and torch.istft's definition; "same" trims (n_fft - hop) / 2 samples instead of n_fft / 2, a place where
+        torch.istft refuses to go because only one window reaches there.
+        """
+        T = spectrum.shape[1]
+        n_fft, hop = self.config.n_fft, self.hop
+        if T == 0:
+            return spectrum.real.new_zeros(len(spectrum), 0)
+        frames = torch.fft.irfft(spectrum, n=n_fft, dim=-1) * self.window  # [B, T, n_fft]
+        weight = (self.window**2).expand(1, T, n_fft)
+        if real is not None:
+            weight = weight * real.float()  # the frames that a row has, no others, share its last samples
+        trim = (n_fft - hop) // 2 if self.config.padding == "same" else n_fft // 2
+        samples = _overlap_add(frames, hop)[:, trim:-trim]  # [B, N]
+        weight = _overlap_add(weight, hop)[:, trim:-trim]
+        samples = samples / weight.clamp(min=1e-8)
+        if real is not None:
+            # "center" ends a row at its last frame's centre, though that frame's window reaches further
+            intervals = real[..., 0] if self.config.padding == "same" else real[:, 1:, 0]
+            samples = samples * intervals.float().repeat_interleave(hop, dim=1)
+        return samples
+
+
+def _overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """[B, T, W] to [B, (T - 1) * hop + W]: frame t is added at sample t * hop."""
+    T, W = frames.shape[1:]
+    N = (T - 1) * hop + W
+    return F.fold(frames.transpose(1, 2), (1, N), kernel_size=(1, W), stride=(1, hop))[:, 0, 0]
+
+
+def _context(config: VocosConfig) -> tuple[int, int]:
+    """Frames left and right of frame t that its samples [t * hop, (t + 1) * hop) depend on.
+
+    Each convolution reaches KERNEL // 2 frames each way; the windows of the inverse STFT reach as far as they overlap.
+    """
+    convolutions = (1 + config.layers) * (KERNEL // 2)
+    hop = config.mel.hop
+    if config.padding == "same":
+        overlap = math.ceil((config.n_fft - hop) / (2 * hop))
+        return convolutions + overlap, convolutions + overlap
+    half = math.ceil(config.n_fft / (2 * hop))
+    return convolutions + half - 1, convolutions + half
