@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -171,7 +171,7 @@ class CorpusWriter:
     tables: what belongs to all items, at least "symbols", "table" (identity) and "mel" (flavour).
     """
 
-    def __init__(self, folder: str | Path, tables: dict[str, Any], shard_bytes: int = 60_000_000) -> None:
+    def __init__(self, folder: str | Path, tables: Mapping[str, Any], shard_bytes: int = 60_000_000) -> None:
         self.folder, self.tables, self.shard_bytes = Path(folder), tables, shard_bytes
         self.partial = self.folder.with_name(self.folder.name + ".partial")
         self._items: list[Item] = []
@@ -213,14 +213,16 @@ class CorpusWriter:
             return
         if self._mel:
             self._flush()
-        (self.partial / "tables.json").write_text(json.dumps(self.tables, ensure_ascii=False, indent=1) + "\n", "utf-8")
-        save_manifest(self.partial, self._items)
+        save_manifest(self.partial, self._items, self.tables)
         shutil.rmtree(self.folder, ignore_errors=True)
         self.partial.rename(self.folder)
 
 
-def save_manifest(folder: Path, items: Sequence[Item]) -> None:
-    """Write (or replace) a corpus' manifest.jsonl in one stroke."""
+def save_manifest(folder: Path, items: Sequence[Item], tables: Mapping[str, Any]) -> None:
+    """Write (or replace) tables.json and manifest.jsonl; each is there whole or not at all."""
+    partial = folder / "tables.partial"
+    partial.write_text(json.dumps(dict(tables), ensure_ascii=False) + "\n", "utf-8")
+    partial.replace(folder / "tables.json")
     partial = folder / "manifest.partial"
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(item), ensure_ascii=False) + "\n" for item in items)

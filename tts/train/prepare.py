@@ -1,0 +1,300 @@
+"""Recordings with their texts become a corpus of feature shards (`mynah prepare`).
+
+manifest.tsv │ metadata.csv + wavs/ │ lines of text and a teacher ──► clips
+clips ──► load, 16 kHz mono, trim, loudness, (speed) ──► mel, samples ─┐
+texts ──► normalise ──► phones ────────────────────────────────────────┴──► shards (tts/train/data.py)
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import logging
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tts.audio import MelRecipe, level, log_mel, resample, trim
+from tts.errors import InputError, MissingPackageError, PromptError, SettingsError, TextError
+from tts.recording import load
+from tts.text.phonemes import PhoneFrontEnd
+from tts.train.data import Corpus, CorpusWriter, Item, save_manifest
+
+log = logging.getLogger(__name__)
+
+TEACHERS = {"flite": "flite", "festival": "text2wave"}  # teacher: the command it needs
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What happens between a recording and a shard."""
+
+    mel: MelRecipe = field(default_factory=MelRecipe)
+    language: str = "en-us"  # where the manifest has no column "language"
+    audio: bool = True  # keep the samples beside the mel (a vocoder needs them)
+    perturb: tuple[float, ...] = ()  # extra copies at these speeds; pitch and formants move along, as a new speaker
+    weights: Mapping[str, float] = field(default_factory=dict)  # by corpus; 1.0 where none is given
+    pace: tuple[float, float] = (3.0, 30.0)  # characters a second; what lies outside does not say its text
+    trim: bool = True  # silence at both ends, but for a margin
+    workers: int = 2  # processes
+    shard_bytes: int = 60_000_000
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording to be: a file, or what a teacher shall say. sex: "F", "M" or ""."""
+
+    id: str
+    corpus: str
+    speaker: str
+    sex: str
+    language: str
+    text: str
+    path: Path | None = None
+    teacher: tuple[str, str] | None = None  # program, voice
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What came of it. skipped: the clip's id and the reason."""
+
+    items: int
+    seconds: float
+    skipped: tuple[tuple[str, str], ...]
+
+
+def prepare(source: str | Path, out: str | Path, config: PrepareConfig = PrepareConfig(), teacher: str = "") -> Prepared:
+    """Write a corpus of shards to the folder `out`, which appears only when it is whole.
+
+    Args:
+        source: a TSV manifest (columns path, text; and if known corpus, speaker, sex, language; paths relative to the TSV),
+            an LJSpeech-shaped folder (metadata.csv: id|text|normalised, wavs/), or, with a teacher, lines of text.
+        teacher: "flite:slt,rms,awb,kal16": every voice says every line. flite and festival (its `text2wave`) are known.
+    Returns:
+        counts, and the clips that were left out: unreadable, unpronounceable, or at a pace that cannot be their text.
+    Raises:
+        InputError: there is nothing to prepare.
+        MissingPackageError: the teacher is not installed.
+    """
+    clips = read_clips(Path(source), config.language, teacher)
+    if not clips:
+        raise InputError(f"{source} lists no clips; give a TSV with columns path and text, or a folder with metadata.csv")
+    front = PhoneFrontEnd()
+    tokens, skipped = _phones(front, {clip.id: (clip.text, clip.language) for clip in clips})
+    seconds, count = 0.0, 0
+    with CorpusWriter(out, _tables(front, config.mel), config.shard_bytes) as writer:
+        for clip, result in zip(clips, _measured(clips, config), strict=True):
+            if isinstance(result, str):
+                skipped.append((clip.id, result))
+                continue
+            for speed, samples, mel in result:
+                item = _item(clip, speed, len(samples), mel.shape[1], tokens.get(clip.id, ()), config)
+                if reason := _wrong_pace(item, config.pace):
+                    skipped.append((item.id, reason))
+                    continue
+                writer.add(item, torch.from_numpy(mel), torch.from_numpy(samples) if config.audio else None)
+                seconds, count = seconds + item.seconds, count + 1
+        if not count:
+            raise InputError(f"no clip of {source} could be read; the first: {skipped[0][0]}: {skipped[0][1]}")
+    for name, reason in skipped:
+        log.warning("left out %s: %s", name, reason)
+    log.info("%d items, %.2f h, %d left out: %s", count, seconds / 3600, len(skipped), out)
+    return Prepared(count, seconds, tuple(skipped))
+
+
+def phonemise(folder: str | Path) -> list[tuple[str, str]]:
+    """Spell the texts of a prepared corpus anew, in place; returns ids and reasons of those that cannot be.
+
+    An alignment of the old tokens is removed: it would not fit the new ones.
+    """
+    corpus = Corpus(folder, audio=False)
+    front = PhoneFrontEnd()
+    tokens, failed = _phones(front, {item.id: (item.text, item.language) for item in corpus.items})
+    (corpus.folder / "alignment.safetensors").unlink(missing_ok=True)
+    tables = {**corpus.tables, "symbols": list(front.symbols.symbols), "table": front.table}
+    save_manifest(corpus.folder, [replace(item, tokens=tokens.get(item.id, ())) for item in corpus.items], tables)
+    return failed
+
+
+# ------------------------------------------------------------------------------------------------- what there is to read
+
+
+def read_clips(source: Path, language: str, teacher: str = "") -> list[Clip]:
+    """The clips of a manifest, a folder or a text file, in their order. Raises InputError."""
+    if teacher:
+        return list(_teacher_clips(source, language, teacher))
+    metadata = source / "metadata.csv"
+    if metadata.is_file():
+        return list(_ljspeech_clips(metadata, language))
+    if not source.is_file():
+        raise InputError(f"{source} is neither a TSV file nor a folder with metadata.csv")
+    return list(_tsv_clips(source, language))
+
+
+def _tsv_clips(path: Path, language: str) -> Iterator[Clip]:
+    with _opened(path) as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        missing = {"path", "text"} - set(rows.fieldnames or ())
+        if missing:
+            raise InputError(f"{path} has no column {' and '.join(sorted(missing))}; its first line names {rows.fieldnames}")
+        for number, row in enumerate(rows, 2):
+            if row["path"] is None or row["text"] is None:
+                raise InputError(f"{path}:{number} has fewer fields than the first line names columns")
+            yield Clip(
+                id=str(Path(row["path"]).with_suffix("")),
+                corpus=row.get("corpus") or path.parent.name,
+                speaker=row.get("speaker") or "",
+                sex=row.get("sex") or "",
+                language=row.get("language") or language,
+                text=_sentence_case(row["text"]),
+                path=path.parent / row["path"],
+            )
+
+
+def _ljspeech_clips(path: Path, language: str) -> Iterator[Clip]:
+    name = path.parent.name
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            fields = line.rstrip("\r\n").split("|")
+            if len(fields) not in (2, 3):
+                raise InputError(f"{path}:{number} must be id|text or id|text|normalised, got {line.strip()[:60]!r}")
+            wav = path.parent / "wavs" / f"{fields[0]}.wav"
+            yield Clip(fields[0], name, name, "", language, _sentence_case(fields[-1]), wav)
+
+
+def _teacher_clips(path: Path, language: str, teacher: str) -> Iterator[Clip]:
+    program, _, voices = teacher.partition(":")
+    if program not in TEACHERS or not voices:
+        raise SettingsError(f"a teacher is {' or '.join(TEACHERS)}, a colon and its voices (flite:slt,rms), got {teacher!r}")
+    if shutil.which(TEACHERS[program]) is None:
+        raise MissingPackageError(f"{program} is not installed: apt install {program}")
+    with _opened(path) as file:
+        lines = [_sentence_case(line.strip()) for line in file if line.strip()]
+    for number, text in enumerate(lines, 1):
+        for voice in voices.split(","):
+            name = f"{program}-{voice}"
+            yield Clip(f"{name}-{number:05d}", f"teacher-{program}", name, "", language, text, teacher=(program, voice))
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]
+    try:
+        return path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _sentence_case(text: str) -> str:
+    """Text in capitals throughout was never meant to be spelled out."""
+    return text.strip().lower() if text.isupper() else text.strip()
+
+
+# ------------------------------------------------------------------------------------------------------- from clip to item
+
+
+def _measured(clips: Sequence[Clip], config: PrepareConfig) -> Iterator[list[tuple[float, np.ndarray, np.ndarray]] | str]:
+    """What `_measure` says of each clip, in order, with a progress bar."""
+    from rich.progress import track
+
+    work = functools.partial(_measure, config=config)
+    if config.workers < 2:
+        yield from track(map(work, clips), "preparing", len(clips))
+        return
+    # spawned, not forked: torch's threads do not survive a fork
+    with ProcessPoolExecutor(config.workers, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        yield from track(pool.map(work, clips, chunksize=16), "preparing", len(clips))
+
+
+def _measure(clip: Clip, config: PrepareConfig) -> list[tuple[float, np.ndarray, np.ndarray]] | str:
+    """(speed, samples [N], mel [bands, T]) of a clip and of its perturbed copies, or the reason why there are none."""
+    rate = config.mel.sample_rate
+    try:
+        recording, given, _ = load(clip.path) if clip.path is not None else _say(clip)
+    except PromptError as error:
+        return str(error)
+    copies = []
+    for speed in (1.0, *config.perturb):
+        # played faster, then sampled as before: speed, pitch and formants move together (Ko et al. 2015)
+        samples = resample(recording, round(given * speed), rate)
+        samples = level(trim(samples, rate) if config.trim else samples, rate)
+        mel = log_mel(samples[None], config.mel)[0]
+        copies.append((speed, samples.float().numpy(), mel.numpy()))
+    return copies
+
+
+def _say(clip: Clip) -> tuple[torch.Tensor, int, list[str]]:
+    """What the teacher says, as `load` returns it. Raises PromptError."""
+    assert clip.teacher is not None, clip
+    program, voice = clip.teacher
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "said.wav"
+        if program == "flite":
+            command = ["flite", "-voice", voice, "-t", clip.text, "-o", str(wav)]
+        else:
+            command = ["text2wave", "-eval", f"(voice_{voice})", "-o", str(wav)]
+        try:
+            done = subprocess.run(command, input=clip.text, capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired as error:
+            raise PromptError(f"{program} did not finish saying {clip.text[:60]!r}") from error
+        if done.returncode != 0 or not wav.is_file():
+            raise PromptError(f"{program} failed on {clip.text[:60]!r}: {done.stderr.strip()[-200:]}")
+        return load(wav)
+
+
+def _item(clip: Clip, speed: float, N: int, T: int, tokens: tuple[int, ...], config: PrepareConfig) -> Item:
+    suffix = "" if speed == 1.0 else f"@{speed:g}"
+    return Item(
+        id=clip.id + suffix,
+        speaker=clip.speaker + suffix,
+        corpus=clip.corpus,
+        sex=clip.sex,
+        language=clip.language,
+        seconds=round(N / config.mel.sample_rate, 4),
+        text=clip.text if tokens else "",
+        frames=T,
+        samples=N,
+        tokens=tokens,
+        weight=config.weights.get(clip.corpus, 1.0),
+    )
+
+
+def _wrong_pace(item: Item, pace: tuple[float, float]) -> str:
+    """Why a text cannot be what is said, or ""."""
+    measured = len(item.text) / item.seconds
+    if not item.text or pace[0] <= measured <= pace[1]:
+        return ""
+    return f"{measured:.1f} characters a second, outside {pace[0]:g} to {pace[1]:g}"
+
+
+# ------------------------------------------------------------------------------------------------------------------ phones
+
+
+def _phones(
+    front: PhoneFrontEnd, texts: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, tuple[int, ...]], list[tuple[str, str]]]:
+    """Tokens by id of {id: (text, language)}, and why some have none; an empty text has none for no reason."""
+    tokens: dict[str, tuple[int, ...]] = {}
+    failed: list[tuple[str, str]] = []
+    for language in sorted({language for text, language in texts.values() if text}):
+        ids = [id for id, (text, other) in texts.items() if text and other == language]  # noqa: A001
+        try:
+            rows = front.encode_many([texts[id][0] for id in ids], language)  # noqa: A001
+            tokens.update(zip(ids, map(tuple, rows), strict=True))
+        except TextError:  # one of them: find it
+            for name in ids:
+                try:
+                    tokens[name] = tuple(front.encode_many([texts[name][0]], language)[0])
+                except TextError as error:
+                    failed.append((name, f"kept without its text: {error}"))
+    return tokens, failed
+
+
+def _tables(front: PhoneFrontEnd, mel: MelRecipe) -> dict[str, object]:
+    return {"symbols": list(front.symbols.symbols), "table": front.table, "mel": mel.spec.flavour, "mel_recipe": asdict(mel)}
