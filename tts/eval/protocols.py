@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,12 @@ class Item:
     prompt_text: str | None = None
     recording: Path | None = None
     speaker: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The id, and where it holds other signs than letters, digits, "-" and "_", those replaced and a digest added."""
+        plain = re.sub(r"[^\w-]", "_", self.id)
+        return plain if plain == self.id else f"{plain}-{hashlib.sha256(self.id.encode()).hexdigest()[:8]}"
 
 
 def read_protocol(path: str | Path) -> list[Item]:
@@ -98,9 +106,7 @@ def _item(path: Path, number: int, row: dict[str, str]) -> Item:
         if row.get(name):
             sound = path.parent / row[name]
             if not sound.is_file():
-                raise InputError(
-                    f"{path}, line {number}: the {name} {sound} does not exist; paths are relative to the protocol"
-                )
+                raise InputError(f"{path}, line {number}: no {name} {sound}; paths are relative to the protocol")
             sounds[name] = sound
     prompt = sounds["prompt"]
     assert prompt is not None

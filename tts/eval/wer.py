@@ -19,7 +19,7 @@ import numpy as np
 from tts.errors import InputError
 from tts.eval.packages import optional
 
-STRESS = str.maketrans("", "", "ˈˌ'ˑ")
+STRESS = str.maketrans("", "", "ˈˌ")
 
 
 class Asr(Protocol):
@@ -70,6 +70,8 @@ def transcribe_all(
         workers: processes to share the work; 1 stays in this one. With more, a script needs its `if __name__ == "__main__"`.
         cache: a JSON file of transcripts by content (samples, rate, recognizer); read first, and grown with every new one.
     """
+    from tts.audio import write_whole  # here, so that the workers do without torch
+
     path = Path(cache) if cache is not None else None
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
     keys = [_content(asr.name, clip, rate) for clip in clips]
@@ -78,10 +80,7 @@ def transcribe_all(
     def keep(key: str, words: str) -> None:
         known[key] = words
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(path.name + ".part")
-            fresh.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
-            fresh.replace(path)
+            write_whole(path, json.dumps(known, indent=1, ensure_ascii=False).encode())
 
     if workers == 1 or len(todo) < 2:
         for key, clip in todo.items():
@@ -104,7 +103,7 @@ def _content(name: str, clip: np.ndarray, rate: int) -> str:
 
 
 def spoken_words(text: str, language: str = "en-us") -> list[str]:
-    """The words of a text as they are said: normalised, in lower case, without punctuation ("It's 7%." -> it's seven percent)."""
+    """The words of a text as they are said, in lower case, without punctuation: "It's 7%." gives it's, seven, percent."""
     from tts.text.normalize import normalize
 
     return re.findall(r"[^\W_]+(?:'[^\W_]+)*", normalize(text, language).lower().replace("’", "'"))
@@ -116,7 +115,7 @@ def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
 
 
 def phone_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int]:
-    """(errors, phones of the reference), stress and length-neutral marks stripped, punctuation and boundaries left out."""
+    """(errors, phones of the reference), without stress, punctuation and word boundaries."""
     return _errors(_bare(reference), _bare(hypothesis))
 
 
