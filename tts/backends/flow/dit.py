@@ -1,0 +1,97 @@
+"""The network of a flow: a transformer whose every layer is modulated by the flow time (DiT).
+
+x ‖ cond ‖ text ‖ mu ─► linear ─► + conv positions ─► blocks ─► adaptive norm ─► linear ─► velocity
+                                                        ▲             ▲
+                                        time (+ voice) ─┴─────────────┘
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.backends.flow.config import FlowConfig
+from tts.nn.attention import SelfAttention
+from tts.nn.conv import ConvPositionEmbedding, blank
+from tts.nn.norm import modulated_norm
+from tts.nn.rope import rotary_table
+from tts.nn.time_embedding import TimeEmbedding
+
+
+class DiTBlock(nn.Module):
+    """Attention, then a feed-forward network, each shifted, scaled and gated by the time (adaLN-zero).
+
+    Source: Peebles & Xie 2022 (arXiv:2212.09748). With shared modulation, of which a block owns a bias alone: PixArt-alpha's
+    adaLN-single, Chen et al. 2023 (arXiv:2310.00426), section 2.3; a quarter of the weights fewer.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        dim, hidden = config.dim, round(config.dim * config.ff_mult)
+        if config.modulation == "block":
+            self.modulation = nn.Linear(dim, 6 * dim)
+        else:
+            self.bias = nn.Parameter(torch.zeros(6 * dim))
+        self.attention = SelfAttention(dim, config.heads, config.head_dim, config.rope_heads, config.qk_norm, config.dropout)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Dropout(config.dropout), nn.Linear(hidden, dim)
+        )
+
+    def forward(
+        self, x: Tensor, time: Tensor, shared: Tensor | None, table: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
+        """x [B, N, D], time [B, D] after its SiLU, shared [B, 6 D] or None, mask [B, N] to [B, N, D]."""
+        modulation = self.modulation(time) if shared is None else shared + self.bias
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation[:, None].chunk(6, -1)
+        x = x + gate_a * self.attention(modulated_norm(x, shift_a, scale_a), table, mask)
+        return x + gate_f * self.feed_forward(modulated_norm(x, shift_f, scale_f))
+
+
+class DiT(nn.Module):
+    """Velocity at each position; what does not depend on x or t comes in as one tensor from `condition`."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        dim, width = config.dim, config.width
+        self.config = config
+        self.time = TimeEmbedding(dim)
+        self.input = nn.Linear((3 if config.prior else 2) * width + config.text_dim, dim)  # order: x, cond, text, mu
+        self.position = ConvPositionEmbedding(dim)
+        if config.modulation == "shared":
+            self.modulation = nn.Linear(dim, 6 * dim)
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
+        if config.long_skip:
+            self.long_skip = nn.Linear(2 * dim, dim, bias=False)
+        self.out_modulation = nn.Linear(dim, 2 * dim)  # order: scale, shift
+        self.out = nn.Linear(dim, width)
+        if config.zero_init:
+            zeroed = [self.out_modulation, self.out, *(m for name, m in self.named_modules() if name.endswith("modulation"))]
+            for layer in zeroed:
+                assert isinstance(layer, nn.Linear)
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
+
+    def condition(self, cond: Tensor, text: Tensor, mu: Tensor | None) -> Tensor:
+        """The part of the input layer that stays the same over all steps: cond [B, N, W], text [B, N, C], mu [B, N, W] or
+        None to [B, N, D]."""
+        given = torch.cat((cond, text) if mu is None else (cond, text, mu), -1)
+        return F.linear(given, self.input.weight[:, self.config.width :], self.input.bias)
+
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Tensor, voice: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """x [B, N, W] at times t [B], `condition` [B, N, D], voice [B, D] added to the time's embedding, mask [B, N] bool
+        (None: all positions are real) to velocities [B, N, W], zero where the mask is False."""
+        time = self.time(t)
+        time = F.silu(time if voice is None else time + voice)
+        shared = self.modulation(time) if self.config.modulation == "shared" else None
+        table = rotary_table(x.shape[1], self.config.head_dim, device=x.device)
+        x = F.linear(x, self.input.weight[:, : self.config.width]) + condition
+        x = first = x + self.position(x, mask)
+        for block in self.blocks:
+            x = block(x, time, shared, table, mask)
+        if self.config.long_skip:
+            x = self.long_skip(torch.cat((x, first), -1))
+        scale, shift = self.out_modulation(time)[:, None].chunk(2, -1)
+        return blank(self.out(modulated_norm(x, shift, scale)), mask)

@@ -1,0 +1,241 @@
+"""The flow backend: phones, a prompt's mel and a plan in, the mel of the target out.
+
+    frames    prompt prompt prompt │ target target target target
+    text      phones on their frames (aligned), or one string (plain)
+    cond      the prompt's mel     │ 0      0      0      0
+    x         noise at t = 0 ───────────── solver ─────────────► mel at t = 1; the target is cut out
+
+With `patch` p, each position of the network is p frames; what is left of the last patch is zero throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.backends.flow.config import FlowConfig, FlowSettings
+from tts.backends.flow.dit import DiT
+from tts.backends.flow.path import FlowDraw, point, velocity
+from tts.backends.flow.rows import Row, make_row, normalise, stack_rows
+from tts.backends.flow.text import TextEncoder, TextLayout, lay_aligned, lay_plain
+from tts.decoding.guidance import merge_groups, stack_groups
+from tts.decoding.solvers import SOLVERS, pruned_grid, sway
+from tts.errors import FitError
+from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.nn.conv import ConvNeXtV2Block, blank
+from tts.sampling.philox import PhiloxNoise
+
+
+class PromptStatistics(nn.Module):
+    """Mean and standard deviation of each mel band over the prompt as one vector: a voice in a nutshell.
+
+    Where there is no prompt the vector is zero. It serves short prompts, whose frames alone attention finds late in training.
+    """
+
+    def __init__(self, bands: int, dim: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * bands, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, mel: Tensor, known: Tensor) -> Tensor:
+        """mel [B, bands, T], known [B, T] bool (the prompt's frames) to [B, dim]."""
+        share = known.float()[:, None] / known.sum(1).clamp(min=1)[:, None, None]  # [B, 1, T]
+        mean = (mel * share).sum(-1)
+        deviation = ((mel - mean[..., None]).square() * share).sum(-1).clamp(min=1e-6).sqrt()
+        return self.mlp(torch.cat((mean, deviation), -1)) * known.any(1)[:, None]
+
+
+class Prior(nn.Module):
+    """A first guess of the mel from the encoded text and the voice, learnt by plain regression.
+
+    It gives the text encoder a gradient without the noise of the flow, which then only adds what the mean leaves out.
+    Source: the prior loss of Grad-TTS, Popov et al. 2021 (arXiv:2105.06337), section 3.3. Changed: L1, a layer that mixes
+    voice and neighbours, and the guess is a condition of the flow, not the place where it starts.
+    """
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.voice = nn.Linear(config.dim, config.text_dim)
+        self.block = ConvNeXtV2Block(config.text_dim, round(config.text_dim * config.text_mult))
+        self.out = nn.Linear(config.text_dim, config.width)
+
+    def forward(self, text: Tensor, voice: Tensor | None, mask: Tensor) -> Tensor:
+        """text [B, N, C], voice [B, D] or None, mask [B, N] bool to normalised mel [B, N, width]."""
+        x = text if voice is None else text + self.voice(voice)[:, None]
+        return blank(self.out(self.block(blank(x, mask), mask)), mask)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a velocity is conditioned on, the same at all times: computed once, used at every step."""
+
+    condition: Tensor  # [B, N, D]
+    voice: Tensor | None  # [B, D]
+    mask: Tensor | None  # [B, N]; None: every position is real
+    mu: Tensor | None  # [B, N, width]
+
+
+class FlowBackend(nn.Module):
+    """Conditional flow matching with a diffusion transformer: F5-TTS (arXiv:2410.06885), or with `expansion="aligned"`,
+    `prior` and `prompt_statistics` a relative of it that learns from hours of speech instead of years."""
+
+    settings_type = FlowSettings
+    plans = "exact"
+    prompt_seconds = (0.5, 12.0)
+
+    def __init__(self, config: FlowConfig, noise: PhiloxNoise | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.emits = config.mel.spec
+        self.needs = {"mel": config.mel.spec}
+        self.table = config.table
+        self.noise = noise if noise is not None else PhiloxNoise()
+        self.text = TextEncoder(config)
+        self.dit = DiT(config)
+        self.statistics = PromptStatistics(config.mel.bands, config.dim) if config.prompt_statistics else None
+        self.prior = Prior(config) if config.prior else None
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def loss(self, utterance: Utterance, target: Frames, noise: FlowDraw) -> dict[str, Tensor]:
+        """How far the velocity is from the path's at the masked frames.
+
+        Args:
+            utterance: tokens and, when aligned, a plan with their seconds, of the whole row; no prompt: what is not masked
+                plays its part.
+            target: mel [B, bands, T] of the whole row. noise: from `path.draw`, on the same device.
+        Returns:
+            "flow": mean squared error; "prior" (where there is one): mean absolute error in units of mel_std;
+            "loss": their weighted sum, to minimise.
+        """
+        check_fit("the target", target.spec, "the flow backend", self.emits)
+        assert utterance.prompt is None, "in training the prompt is the part of the target that is not masked"
+        T = target.data.shape[-1]
+        real = frame_mask(target.lengths, T)
+        mel = self._normalise(target.data).masked_fill(~real[:, None], 0)
+        text = self._lay(utterance, target.lengths, T)
+        if self.config.aligned:
+            text = text.without(noise.hide_phones)
+        given_frames = real & ~noise.masked & ~noise.drop_prompt[:, None]
+        given = self._given(mel, given_frames, text, target.lengths, noise.drop_text)
+        t = noise.t.to(mel.dtype)
+        x0 = noise.noise.masked_fill(~real[:, None], 0)
+        guess = self.dit(self._fold(point(x0, mel, t)), t, given.condition, given.voice, given.mask)
+        judged = (real & noise.masked)[:, None]  # [B, 1, T]
+        count = judged.sum().clamp(min=1) * mel.shape[1]
+        error = (self._unfold(guess, T).float() - velocity(x0, mel)).square()
+        losses = {"flow": error.masked_fill(~judged, 0).sum() / count}
+        losses["loss"] = losses["flow"]
+        if given.mu is not None:
+            judged = judged & ~noise.drop_text[:, None, None]
+            count = judged.sum().clamp(min=1) * mel.shape[1]
+            error = (self._unfold(given.mu, T).float() - mel).abs()
+            losses["prior"] = error.masked_fill(~judged, 0).sum() / count
+            losses["loss"] = losses["flow"] + self.config.prior_weight * losses["prior"]
+        return losses
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    @torch.inference_mode()
+    def generate(self, utterance: Utterance, settings: FlowSettings | Mapping[str, Any] | None = None) -> Frames:
+        """The target's mel, exactly as many frames as the plan says.
+
+        On the CPU row after row, since sums of floats depend on the shape of a batch: the same bits alone and in company.
+
+        Raises:
+            SettingsError: settings that do not exist. FitError: tokens of another table, a prompt of another mel, no plan.
+        """
+        settings = FlowSettings.of(settings)
+        self._check(utterance)
+        assert utterance.plan is not None
+        device = self.dit.out.weight.device
+        rows = [make_row(self.config, utterance, b, self.noise, device) for b in range(len(utterance.seeds))]
+        batches = [[row] for row in rows] if device.type == "cpu" else [rows]
+        mels = [mel for batch in batches for mel in self._solve(batch, settings)]
+        lengths = torch.tensor([mel.shape[-1] for mel in mels])
+        data = torch.zeros(len(mels), self.config.mel.bands, int(lengths.max()) if len(mels) else 0, device=device)
+        for b, mel in enumerate(mels):
+            data[b, :, : mel.shape[-1]] = mel
+        return Frames(data, lengths.to(device), self.emits)
+
+    def _check(self, utterance: Utterance) -> None:
+        if utterance.plan is None:
+            raise FitError("the flow backend needs a plan of the target's duration; it was given none")
+        if utterance.content is not None or (utterance.context is None) != (utterance.keep is None):
+            raise FitError("the flow backend speaks tokens; it edits when context and keep are given together")
+        for tokens in (utterance.tokens, utterance.prompt.tokens if utterance.prompt else utterance.tokens):
+            if tokens.table != self.table:
+                raise FitError(f"tokens are of the symbol table {tokens.table!r}, the flow backend's is {self.table!r}")
+        if utterance.prompt is not None:
+            if "mel" not in utterance.prompt.frames:
+                raise FitError(f"the flow backend needs the prompt's mel; it was given {sorted(utterance.prompt.frames)}")
+            check_fit("the prompt", utterance.prompt.frames["mel"].spec, "the flow backend", self.emits)
+        if utterance.context is not None:
+            check_fit("the context", utterance.context.spec, "the flow backend", self.emits)
+
+    def _solve(self, rows: list[Row], settings: FlowSettings) -> list[Tensor]:
+        """Target mels [bands, T_b], the rows padded to one batch; positions of padding are masked everywhere."""
+        batch = stack_rows(rows)
+        cond, noise, known, lengths, text = batch.cond, batch.noise, batch.given, batch.lengths, batch.text
+        B, T = known.shape
+        # 1. what all steps share: text, prior, voice, for both groups of guidance
+        scale = settings.guidance
+        rows_of = partial(stack_groups, scale=scale)
+        dropped = torch.arange(len(rows_of(lengths)), device=lengths.device) >= B
+        seen = rows_of(known) & ~dropped[:, None]
+        given = self._given(rows_of(cond), seen, text.map(rows_of), rows_of(lengths), dropped)
+        inside = self._fold(frame_mask(lengths, T)[:, None].expand_as(noise).to(noise.dtype))
+
+        # 2. from noise to mel
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            v = self.dit(rows_of(x), rows_of(t), given.condition, given.voice, given.mask)
+            return merge_groups(v, scale) * inside  # zero in padding, as in training
+
+        x = self._fold(noise)
+        x = SOLVERS[settings.solver](field, x, sway(pruned_grid(settings.steps), settings.sway))
+        mel = torch.where(known[:, None], cond, self._unfold(x, T))  # frames that were given stay as they were
+        # 3. the target alone
+        mel = mel * self.config.mel_std + self.config.mel_mean
+        return [mel[b, :, row.n_prompt : row.n_frames] for b, row in enumerate(rows)]
+
+    # -------------------------------------------------------------------------------------------------- shared
+
+    def _given(self, mel: Tensor, known: Tensor, text: TextLayout, lengths: Tensor, drop_text: Tensor) -> Given:
+        """Everything that does not depend on x or t. mel [B, bands, T], normalised; known [B, T]: the frames to see."""
+        p, T = self.config.patch, mel.shape[-1]
+        N = -(-T // p)
+        real = frame_mask(-(-lengths // p), N)
+        mask = None if bool(real.all()) else real
+        voice = None if self.statistics is None else self.statistics(mel, known)
+        if self.config.aligned and T % p:
+            text = text.map(lambda x: F.pad(x, (0, N * p - T)))
+        encoded = self.text(text, real, drop_text)
+        mu = None if self.prior is None else self.prior(encoded, voice, real)
+        cond = self._fold(mel.masked_fill(~known[:, None], 0))
+        return Given(self.dit.condition(cond, encoded, mu), voice, mask, mu)
+
+    def _lay(self, utterance: Utterance, lengths: Tensor, T: int) -> TextLayout:
+        """The text of whole rows of training."""
+        tokens = utterance.tokens
+        if not self.config.aligned:
+            return lay_plain(tokens.ids, tokens.lengths, -(-T // self.config.patch))
+        if utterance.plan is None:
+            raise FitError("an aligned flow is trained with a plan that gives the seconds of each token")
+        return lay_aligned(tokens.ids, utterance.plan.token_frames(self.emits.rate), T)
+
+    def _normalise(self, mel: Tensor) -> Tensor:
+        return normalise(mel, self.config)
+
+    def _fold(self, x: Tensor) -> Tensor:
+        """[B, bands, T] to positions [B, N, patch * bands], frame after frame, the last patch filled with zeros."""
+        p = self.config.patch
+        return F.pad(x, (0, -x.shape[-1] % p)).transpose(1, 2).unflatten(1, (-1, p)).flatten(2)
+
+    def _unfold(self, x: Tensor, T: int) -> Tensor:
+        """The inverse of `_fold`: [B, N, patch * bands] to [B, bands, T]."""
+        return x.unflatten(2, (self.config.patch, -1)).flatten(1, 2)[:, :T].transpose(1, 2)
