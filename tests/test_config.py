@@ -1,0 +1,119 @@
+"""Configs are frozen dataclasses: what a file, an override or a mapping says, or a sentence on what is wrong with it."""
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tts.config import from_mapping, load_config, to_json, to_mapping
+from tts.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Inner:
+    dim: int = 16
+    sizes: tuple[int, ...] = (1, 2)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = field(default_factory=Inner)
+    rate: float = 0.5
+    name: str = "a"
+    limit: int | None = None
+    folder: Path = Path("data")
+    range: tuple[float, float] = (0.0, 1.0)
+    kind: Literal["x", "y"] = "x"
+
+
+@dataclass(frozen=True)
+class Timed:
+    frames: Fraction
+    weights: dict[str, float] = field(default_factory=dict)
+
+
+def test_no_source_gives_the_defaults():
+    assert load_config(Outer) == from_mapping(Outer, {}) == Outer()
+
+
+def test_a_file_goes_over_the_defaults_and_overrides_over_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("inner: {dim: 8, sizes: [3, 4, 5]}\nrate: 1e-4\nlimit: ${inner.dim}\n")
+    config = load_config(Outer, path, ["inner.dim=32", "kind=y"])
+    assert config == Outer(Inner(32, (3, 4, 5)), rate=1e-4, limit=32, kind="y")
+    with pytest.raises(FrozenInstanceError):
+        config.rate = 1.0
+
+
+def test_mapping_and_json_bring_every_type_back():
+    config = Outer(Inner(3, ()), 2.0, "ä", 7, Path("/x/y"), (1.0, 2.5), "y")
+    assert from_mapping(Outer, to_mapping(config)) == config == load_config(Outer, to_mapping(config))
+    assert from_mapping(Outer, json.loads(to_json(config))) == config
+    timed = Timed(Fraction(100, 3), {"a": 1.0})
+    assert from_mapping(Timed, json.loads(to_json(timed))) == timed
+
+
+@pytest.mark.parametrize("read", [load_config, from_mapping])
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"inner": {"dimm": 1}}, ["inner.dimm", "'dim'"]),
+        ({"nane": "b"}, ["nane", "'name'"]),
+        ({"inner": {"dim": "many"}}, ["inner.dim", "many"]),
+        ({"inner": {"dim": 1.5}}, ["inner.dim", "1.5"]),
+        ({"inner": {"dim": None}}, ["inner.dim", "None"]),
+        ({"inner": 3}, ["3"]),
+        ({"rate": "fast"}, ["rate", "fast"]),
+        ({"range": [1.0, "b"]}, ["range", "b"]),
+        ({"kind": "z"}, ["kind", "z"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(read, mapping, said):
+    with pytest.raises(SettingsError) as caught:
+        read(Outer, mapping)
+    assert all(part in str(caught.value) for part in said), str(caught.value)
+
+
+def test_a_mistaken_override_is_named_with_its_place():
+    with pytest.raises(SettingsError, match=r"inner\.dimm.*'dim'"):
+        load_config(Outer, None, ["inner.dimm=3"])
+    with pytest.raises(SettingsError, match="key=value"):
+        load_config(Outer, None, ["inner.dim"])
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(SettingsError, match="frames"):
+        from_mapping(Timed, {})
+
+
+def test_a_reference_to_nothing_is_named():
+    with pytest.raises(SettingsError, match="nothing"):
+        load_config(Outer, {"limit": "${nothing}"})
+
+
+@pytest.mark.parametrize("content", ["- a\n- b\n", "a: [1", "\0", None])
+def test_a_file_that_is_no_config_is_refused(tmp_path, content):
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SettingsError, match=r"c\.yaml"):
+        load_config(Outer, path)
+
+
+def test_from_mapping_works_without_omegaconf():
+    program = (
+        "import sys; sys.modules['omegaconf'] = sys.modules['yaml'] = None\n"
+        "from tts.config import from_mapping, load_config, to_json\n"
+        "from tts.errors import MissingPackageError\n"
+        "from tts.audio import MelRecipe\n"
+        "assert from_mapping(MelRecipe, {'bands': 3}).bands == 3\n"
+        "try: load_config(MelRecipe)\n"
+        "except MissingPackageError as error: assert 'pip install omegaconf' in str(error)\n"
+        "else: raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

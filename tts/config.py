@@ -1,0 +1,133 @@
+"""Configs: frozen dataclasses from YAML, overrides, mappings and JSON; an unknown key or a wrong type is an error.
+
+OmegaConf reads the YAML, the overrides and the references between values; `from_mapping` checks them against the dataclass with
+nothing but the standard library, so that a config resolved on one machine is used, and checked alike, on another that has no
+more than torch. Not OmegaConf's own structured check: it knows neither Fraction nor Mapping, and loses the place in a tuple.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from tts.errors import MissingPackageError, SettingsError, nearest
+
+T = TypeVar("T")
+
+
+def load_config(
+    cls: type[T], source: str | PathLike[str] | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+) -> T:
+    """Values of a YAML file or a mapping over the defaults of `cls`, and `a.b=c` overrides over both.
+
+    Args:
+        cls: a frozen dataclass whose defaults are the defaults; nested dataclasses are nested mappings.
+        source: path of a YAML file, a mapping, or None for the defaults alone. `${a.b}` is the value given for a.b.
+        overrides: such as "model.dim=64" or "languages=[en-us,fr-fr]".
+    Raises:
+        SettingsError: an unknown key (with the nearest legal one), a wrong type, a missing value, or a file that is not YAML.
+        MissingPackageError: OmegaConf is not installed.
+    """
+    try:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+    except ImportError as error:
+        raise MissingPackageError("reading a YAML config needs OmegaConf; run `pip install omegaconf`") from error
+    name = source if isinstance(source, (str, PathLike)) else cls.__name__
+    for override in overrides:
+        if "=" not in override:
+            raise SettingsError(f"an override is written key=value, got {override!r}")
+    try:
+        given = OmegaConf.load(Path(source)) if isinstance(source, (str, PathLike)) else OmegaConf.create(dict(source or {}))
+        if not OmegaConf.is_dict(given):
+            raise SettingsError(f"{name} must hold keys and values, got a list")
+        merged = OmegaConf.merge(given, OmegaConf.from_dotlist(list(overrides)))
+        values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+    except OmegaConfBaseException as error:
+        raise SettingsError(f"{name}: {str(error).splitlines()[0]}") from error
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} cannot be read as YAML: {error}") from error
+    return from_mapping(cls, values)
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T:
+    """A mapping of plain values (of JSON, YAML or a person) to the frozen dataclass `cls`, nested ones included.
+
+    Lists become tuples, text becomes Path or Fraction, and a whole number is a float, wherever a field says so.
+    `place` is where the mapping lies in a greater one, for messages. Raises SettingsError.
+    """
+    if not isinstance(mapping, Mapping):
+        raise SettingsError(f"{place.rstrip('.') or cls.__name__} must be a mapping of names to values, got {mapping!r}")
+    kinds = get_type_hints(cls)
+    own = {f.name: f for f in fields(cast(Any, cls)) if f.init}
+    for key in mapping:
+        if key not in own:
+            hint = nearest(str(key), list(own))
+            raise SettingsError(f"unknown key '{place}{key}'{hint}; {cls.__name__} takes {', '.join(own)}")
+    missing = [n for n, f in own.items() if n not in mapping and f.default is MISSING and f.default_factory is MISSING]
+    if missing:
+        raise SettingsError(f"{cls.__name__} needs a value for {place}{missing[0]}")
+    return cls(**{key: _convert(kinds[key], value, f"{place}{key}") for key, value in mapping.items()})
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A config as plain values that JSON and YAML can hold; `from_mapping` is the inverse."""
+    return {f.name: _plain(getattr(config, f.name)) for f in fields(config) if f.init}
+
+
+def to_json(config: Any) -> str:
+    """A config as JSON, for machines without OmegaConf: `from_mapping(cls, json.loads(text))` reads it."""
+    return json.dumps(to_mapping(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, (Path, Fraction)) else value
+
+
+def _convert(kind: Any, value: Any, place: str) -> Any:
+    """`value` as the annotated type `kind`, or SettingsError."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any or (origin is Literal and value in inner) or (kind is type(None) and value is None):
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        options = [option for option in inner if option is not type(None)]
+        for option in options[:-1]:
+            try:
+                return _convert(option, value, place)
+            except SettingsError:
+                continue
+        return _convert(options[-1], value, place)
+    if is_dataclass(kind):
+        return value if isinstance(value, cast(type, kind)) else from_mapping(cast(type, kind), value, f"{place}.")
+    if origin is tuple and isinstance(value, (list, tuple)):
+        each = [inner[0]] * len(value) if inner[1:] == (...,) else list(inner)
+        if len(each) == len(value):
+            return tuple(_convert(k, v, f"{place}[{i}]") for i, (k, v) in enumerate(zip(each, value, strict=True)))
+    if origin in (dict, Mapping) and isinstance(value, Mapping):
+        return {key: _convert(inner[1], item, f"{place}.{key}") for key, item in value.items()}
+    if kind in (Path, Fraction) and isinstance(value, (str, int, kind)):
+        try:
+            return kind(value)
+        except (TypeError, ValueError, ZeroDivisionError):
+            pass
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind in (bool, int, str) and type(value) is kind:
+        return value
+    name = kind.__name__ if isinstance(kind, type) and not inner else str(kind).replace("typing.", "")
+    raise SettingsError(f"{place} must be {name}, got {value!r}")
