@@ -6,8 +6,6 @@ import io
 import json
 import math
 import os
-import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tts.errors import OutputError, PromptError
+from tts.files import write_whole
 from tts.frames import Frames, FrameSpec, Wave
 from tts.recording import load
 
@@ -65,7 +64,7 @@ class MelRecipe:
 
 
 @lru_cache(maxsize=8)
-def _mel_filters(recipe: MelRecipe) -> tuple[Tensor, Tensor]:
+def mel_filters(recipe: MelRecipe) -> tuple[Tensor, Tensor]:
     """The window [win_length] and the filterbank [n_fft // 2 + 1, bands] of a recipe, on the CPU."""
     from torchaudio.functional import melscale_fbanks
 
@@ -83,7 +82,7 @@ def log_mel(samples: Tensor, recipe: MelRecipe = MelRecipe()) -> Tensor:
     Returns:
         [B, bands, T] float32; T = ceil(N / hop) for "same", N // hop + 1 for "center".
     """
-    window, filters = (x.to(samples.device) for x in _mel_filters(recipe))
+    window, filters = (x.to(samples.device) for x in mel_filters(recipe))
     if recipe.padding == "same":
         edge = (recipe.win_length - recipe.hop) // 2
         samples = F.pad(samples, (0, -samples.shape[-1] % recipe.hop))
@@ -223,18 +222,3 @@ def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance:
         ) from error
     write_whole(path, buffer.getvalue())
     return path
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all: first beside its place, then moved. Raises OutputError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-        os.replace(part, path)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path} cannot be written ({reason}); give a file in a folder you may write to") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()

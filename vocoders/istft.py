@@ -9,7 +9,6 @@ Source: Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-ba
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from tts.audio import MelRecipe
 from tts.frames import Frames, Wave, check_fit, frame_mask
+from tts.nn.stft import edge, inverse_stft, reach
 
 KERNEL = 7  # frames, of every convolution (section 3.1)
 MAX_MAGNITUDE = 1e2  # bounds exp() when a mel is far from any heard in training
@@ -39,11 +39,7 @@ class VocosConfig:
     layer_scale: float | None = None  # initial gain of each block; None: 1 / layers
 
     def __post_init__(self) -> None:
-        if self.padding not in ("same", "center"):
-            raise ValueError(f"padding must be 'same' or 'center', got {self.padding!r}")
-        hop = self.mel.hop
-        if self.n_fft < 2 * hop or self.n_fft % 2 or (self.n_fft - hop) % 2:
-            raise ValueError(f"n_fft must be even, with an even n_fft - hop, and at least 2 hops of {hop}, got {self.n_fft}")
+        edge(self.n_fft, self.mel.hop, self.padding)  # raises for a grid that does not exist
 
 
 class ConvNeXtBlock(nn.Module):
@@ -67,13 +63,17 @@ class ConvNeXtBlock(nn.Module):
 class Vocos(nn.Module):
     """A Vocoder: log-mel frames to a wave of exactly hop samples a frame."""
 
+    window: Tensor  # [n_fft]
+
     def __init__(self, config: VocosConfig = VocosConfig()) -> None:
         super().__init__()
         self.config = config
         self.hop = config.mel.hop
         self.sample_rate = config.mel.sample_rate
         self.accepts = config.mel.spec
-        self.context = _context(config)
+        convolutions = (1 + config.layers) * (KERNEL // 2)
+        left, right = reach(config.n_fft, self.hop, config.padding)
+        self.context = (convolutions + left, convolutions + right)
         scale = config.layer_scale if config.layer_scale is not None else 1 / config.layers
         self.embed = nn.Conv1d(config.mel.bands, config.dim, KERNEL, padding=KERNEL // 2)
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
@@ -93,19 +93,19 @@ class Vocos(nn.Module):
         N is T * hop ("same") or (T - 1) * hop ("center"). A padded row equals the row alone: every convolution and the
         overlap-add see zeros where the row has ended.
         """
-        T = mel.shape[-1]
-        real = None if lengths is None else frame_mask(lengths, T)[..., None].to(mel.dtype)  # [B, T, 1]
-        x = self.embed(mel if real is None else mel * real.transpose(1, 2)).transpose(1, 2)  # [B, T, D]
+        B, _, T = mel.shape
+        if T == 0:
+            return mel.new_zeros(B, 0)
+        real = None if lengths is None else frame_mask(lengths, T)  # [B, T]
+        x = self.embed(mel if real is None else mel * real[:, None]).transpose(1, 2)  # [B, T, D]
         x = self.norm(x)
         for block in self.blocks:
-            x = block(x if real is None else x * real)
+            x = block(x if real is None else x * real[..., None])
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round a phase of 8 to 0.03 radians
-            x = self.out(self.final_norm(x.float()))
+            x = self.out(self.final_norm(x.to(self.out.weight.dtype)))
         log_magnitude, phase = x.chunk(2, dim=-1)  # [B, T, n_fft / 2 + 1] each
-        magnitude = log_magnitude.exp().clamp(max=MAX_MAGNITUDE)
-        if real is not None:
-            magnitude = magnitude * real.float()
-        return self._inverse_stft(torch.polar(magnitude, phase), real)
+        spectrum = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+        return inverse_stft(spectrum, self.window, self.hop, self.config.padding, real)
 
     def decode(self, frames: Frames) -> Wave:
         """Frames of `accepts` to a wave of exactly lengths * hop samples a row ("center": (lengths - 1) * hop).
@@ -115,52 +115,7 @@ class Vocos(nn.Module):
         check_fit("these frames", frames.spec, "the vocoder", self.accepts)
         T = frames.data.shape[-1]
         ragged = bool((frames.lengths != T).any())
-        with torch.inference_mode():
+        with torch.no_grad():
             samples = self(frames.data, frames.lengths if ragged else None)
         intervals = frames.lengths if self.config.padding == "same" else (frames.lengths - 1).clamp(min=0)
         return Wave(samples.clamp(-1, 1), intervals * self.hop, self.sample_rate)
-
-    def _inverse_stft(self, spectrum: Tensor, real: Tensor | None) -> Tensor:
-        """[B, T, n_fft / 2 + 1] complex to [B, N]: each frame's window added, divided by the squared windows that met there.
-
-        Section 3.3 and torch.istft's definition; "same" trims (n_fft - hop) / 2 samples instead of n_fft / 2, a place where
-        torch.istft refuses to go because only one window reaches there.
-        """
-        T = spectrum.shape[1]
-        n_fft, hop = self.config.n_fft, self.hop
-        if T == 0:
-            return spectrum.real.new_zeros(len(spectrum), 0)
-        frames = torch.fft.irfft(spectrum, n=n_fft, dim=-1) * self.window  # [B, T, n_fft]
-        weight = (self.window**2).expand(1, T, n_fft)
-        if real is not None:
-            weight = weight * real.float()  # the frames that a row has, no others, share its last samples
-        trim = (n_fft - hop) // 2 if self.config.padding == "same" else n_fft // 2
-        samples = _overlap_add(frames, hop)[:, trim:-trim]  # [B, N]
-        weight = _overlap_add(weight, hop)[:, trim:-trim]
-        samples = samples / weight.clamp(min=1e-8)
-        if real is not None:
-            # "center" ends a row at its last frame's centre, though that frame's window reaches further
-            intervals = real[..., 0] if self.config.padding == "same" else real[:, 1:, 0]
-            samples = samples * intervals.float().repeat_interleave(hop, dim=1)
-        return samples
-
-
-def _overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """[B, T, W] to [B, (T - 1) * hop + W]: frame t is added at sample t * hop."""
-    T, W = frames.shape[1:]
-    N = (T - 1) * hop + W
-    return F.fold(frames.transpose(1, 2), (1, N), kernel_size=(1, W), stride=(1, hop))[:, 0, 0]
-
-
-def _context(config: VocosConfig) -> tuple[int, int]:
-    """Frames left and right of frame t that its samples [t * hop, (t + 1) * hop) depend on.
-
-    Each convolution reaches KERNEL // 2 frames each way; the windows of the inverse STFT reach as far as they overlap.
-    """
-    convolutions = (1 + config.layers) * (KERNEL // 2)
-    hop = config.mel.hop
-    if config.padding == "same":
-        overlap = math.ceil((config.n_fft - hop) / (2 * hop))
-        return convolutions + overlap, convolutions + overlap
-    half = math.ceil(config.n_fft / (2 * hop))
-    return convolutions + half - 1, convolutions + half

@@ -51,7 +51,7 @@ class SpectralLoss(nn.Module):
         for window, bands in zip(config.windows, config.bands, strict=True):
             shape = torch.hann_window(window)
             self.register_buffer(f"window_{window}", shape / shape.norm(), persistent=False)
-            filters = mel_filters(window // 2 + 1, bands, config.sample_rate)
+            filters = mel_triangles(window // 2 + 1, bands, config.sample_rate)
             self.register_buffer(f"filters_{window}", filters, persistent=False)
 
     def forward(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
@@ -89,7 +89,7 @@ class SpectralLoss(nn.Module):
         return torch.fft.rfft(frames).abs()
 
 
-def mel_filters(bins: int, bands: int, sample_rate: int) -> Tensor:
+def mel_triangles(bins: int, bands: int, sample_rate: int) -> Tensor:
     """[bins, bands] triangles evenly spaced on the mel scale (HTK's formula) from 0 Hz to half the rate, each of sum one.
 
     Written here so that a loss needs torch alone. A triangle is at least two bins wide, so that no band is empty.

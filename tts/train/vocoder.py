@@ -96,7 +96,7 @@ class VocoderTask(Task):
         terms = self.spectral(copy, samples)
         terms["loss"] = terms.pop("total")
         terms["mel_l1"] = (log_mel(copy, self.mel) - mel).abs().mean()
-        return {name: float(value) for name, value in terms.items()}
+        return {name: value.item() for name, value in terms.items()}
 
     def sample(self, writer: Any, step: int) -> None:
         samples, _, copy = self._copies()
