@@ -27,6 +27,7 @@ from torch import Tensor
 from tts.errors import CheckpointError
 
 AUDIO_SCALE = 32_767.0  # int16 of a sample at full scale
+ALIKE = 0.85  # of the longest: frames that are sorted by tokens together; higher pads frames less and tokens more
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def buckets(
 
     Batches are two-dimensional buckets, made by sorting inside shuffled pools:
 
-        longest ─────────────► shortest        frames: neighbours are alike within a tenth
+        longest ─────────────► shortest        frames: neighbours are alike (ALIKE)
         [ few│tokens│ many ][ few│ many ]…     tokens: sorted inside each run of like frames, then cut
 
     Not lhotse's DynamicBucketingSampler, the usual tool: its place in an epoch is state that a checkpoint would have to
@@ -285,7 +286,7 @@ def _cut(picks: list[int], lengths: Sequence[tuple[int, int]], budget_frames: in
     while picks:
         longest = lengths[picks[0]][0]
         rows = max(1, budget_frames // max(1, longest))
-        alike = sum(1 for i in picks if lengths[i][0] >= 0.9 * longest)
+        alike = sum(1 for i in picks if lengths[i][0] >= ALIKE * longest)
         taken = max(rows, alike // rows * rows)  # whole batches; the rest joins the next, shorter ones
         run = sorted(picks[:taken], key=lambda i: lengths[i][1])
         batches += [run[k : k + rows] for k in range(0, len(run), rows)]

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tts.errors import MissingPackageError, SettingsError, TrainingError
+from tts.train.journal import Journal
 from tts.train.state import Ema, load_checkpoint, newest_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class LoopConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01  # on matrices only
     clip: float = 1.0  # norm of the gradient
-    ema: float = 0.999  # warmed up as min(ema, (1 + s) / (10 + s)); 0 switches it off
+    ema: float = 0.999  # warmed up as min(ema, (1 + s) / (10 + s)); 0: the last weights
     precision: str = "fp32"  # or "bf16" (autocast; weights stay fp32)
     device: str = "cpu"  # or "cuda"
     devices: int = 1  # above 1: data parallel, by Lightning Fabric
@@ -73,18 +73,20 @@ class Task(ABC):
     """What is trained: a recipe fills in modules, batch and loss, and whatever else differs from the defaults."""
 
     @abstractmethod
-    def modules(self) -> dict[str, nn.Module]:
+    def modules(self) -> Mapping[str, nn.Module]:
         """The trained modules by name; the same objects, and initial weights, at every call and in every run."""
 
     @abstractmethod
     def batch(self, step: int) -> Any:
-        """The batch of a step, as a pure function of it. With W devices, rank r is asked for step * W + r."""
+        """The batch of a step, as a pure function of it. With W devices, rank r is asked for step * W + r.
+
+        Tensors in it, also within mappings, lists and tuples, are moved to the device."""
 
     @abstractmethod
-    def loss(self, batch: Any, step: int) -> dict[str, Tensor]:
+    def loss(self, batch: Any, step: int) -> Mapping[str, Tensor]:
         """Scalars: "loss" is minimised, the others are logged. torch's generator is seeded by the step."""
 
-    def validate(self) -> dict[str, float]:
+    def validate(self) -> Mapping[str, float]:
         """Scores to log. The modules hold their EMA weights meanwhile, in eval mode, without gradients."""
         return {}
 
@@ -92,12 +94,12 @@ class Task(ABC):
         """Add audio or images to a TensorBoard SummaryWriter, after each validation; EMA weights as there."""
         return None
 
-    def optimizers(self, config: LoopConfig) -> dict[str, Optimizer]:
+    def optimizers(self, config: LoopConfig) -> Mapping[str, Optimizer]:
         """Optimizers by name; the schedule scales the learning rates they come with. Default: "model", AdamW over all."""
         parameters = [p for module in self.modules().values() for p in module.parameters() if p.requires_grad]
         return {"model": adamw(parameters, config)}
 
-    def update(self, batch: Any, step: int, minimise: Minimise) -> dict[str, Tensor]:
+    def update(self, batch: Any, step: int, minimise: Minimise) -> Mapping[str, Tensor]:
         """One step; returns what to log. An adversarial recipe overrides this and calls minimise once for each side.
 
         minimise(loss, name): backward, average over devices, clip and step of the optimizer of that name; gives the norm.
@@ -172,11 +174,11 @@ class _Run:
         config, task = self.config, self.task
         for module in self.modules.values():
             module.train()
-        journal = _Journal(self.folder, self.step) if self.rank == 0 else None
+        journal = Journal(self.folder, self.step) if self.rank == 0 else None
         started = time.monotonic() - self.elapsed
         saved = time.monotonic() if self.step else -math.inf  # first weights are pinned at once
         world = self.fabric.world_size if self.fabric else 1
-        while self.step < config.steps and not (config.max_seconds and self.elapsed >= config.max_seconds):
+        while not self.done():
             if self.rank == 0 and time.monotonic() - saved >= config.checkpoint_seconds:
                 self.save()
                 saved = time.monotonic()
@@ -190,11 +192,10 @@ class _Run:
             # 2. update
             number = self.step * world + self.rank
             torch.manual_seed(step_seed(config.seed, number))
-            batch = task.batch(number)
+            batch = _move(task.batch(number), self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 values = task.update(batch, self.step, self.minimise)
-            if config.ema:
-                self.ema.update(min(config.ema, (1 + self.step) / (10 + self.step)))
+            self.ema.update(min(config.ema, (1 + self.step) / (10 + self.step)))
             self.step += 1
             self.elapsed = time.monotonic() - started
             if self.fabric and config.max_seconds:
@@ -204,15 +205,20 @@ class _Run:
             if journal is None:
                 continue
             journal.collect(values)
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            if self.step % config.log_every == 0 or self.done():
                 journal.write(self.step, self.elapsed, config.lr * factor)
-            if self.step % config.validate_every == 0 or self.step == config.steps:
+            if self.step % config.validate_every == 0 or self.done():
                 with self.evaluating():
                     journal.validated(self.step, self.elapsed, task.validate())
                     if journal.writer is not None:
                         task.sample(journal.writer, self.step)
-        if self.rank == 0:
+        if journal is not None:
             self.save()
+            journal.close()
+
+    def done(self) -> bool:
+        spent = self.config.max_seconds is not None and self.elapsed >= self.config.max_seconds
+        return spent or self.step >= self.config.steps
 
     def minimise(self, loss: Tensor, name: str) -> Tensor:
         optimizer = self.optimizers[name]
@@ -232,82 +238,31 @@ class _Run:
     def evaluating(self) -> Iterator[None]:
         """EMA weights, eval mode, no gradients; all back afterwards."""
         modes = {name: module.training for name, module in self.modules.items()}
-        self.ema.swap(bool(self.config.ema))
+        self.ema.swap()
         for module in self.modules.values():
             module.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.ema.swap(bool(self.config.ema))
+            self.ema.swap()
             for name, module in self.modules.items():
                 module.train(modes[name])
 
     def save(self) -> None:
         if not all(bool(torch.isfinite(t).all()) for t in self.ema.live):
             raise TrainingError(f"weights are not finite at step {self.step}; lower lr or clip, the last checkpoint is kept")
-        if not self.config.ema:
-            self.ema.update(0.0)
         save_checkpoint(self.folder, self.step, self.elapsed, self.modules, self.ema, self.optimizers, asdict(self.config))
 
 
-class _Journal:
-    """Means of the logged values since the last line: to logging, metrics.jsonl and TensorBoard."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "metrics.jsonl"
-        self._forget_after(step)
-        self.writer = _tensorboard(folder, step)
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.since = (step, time.monotonic())
-
-    def _forget_after(self, step: int) -> None:
-        """Drop the lines of steps that will be done again, and a last line cut short by a kill."""
-        if not self.path.is_file():
-            return
-        lines = [line for line in self.path.read_text("utf-8").splitlines(keepends=True) if line.endswith("}\n")]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), "utf-8")
-        partial.replace(self.path)
-
-    def collect(self, values: dict[str, Tensor]) -> None:
-        for key, value in values.items():  # stays on the device: no waiting for it
-            self.sums[key] = self.sums[key] + value.detach() if key in self.sums else value.detach().clone()
-            self.counts[key] = self.counts.get(key, 0) + 1
-
-    def write(self, step: int, elapsed: float, lr: float) -> None:
-        means = {key: float(total) / self.counts[key] for key, total in self.sums.items()}
-        speed = (step - self.since[0]) / max(1e-9, time.monotonic() - self.since[1])
-        self.sums, self.counts, self.since = {}, {}, (step, time.monotonic())
-        self._line("train", step, {**means, "lr": lr, "steps_per_second": speed, "elapsed": elapsed})
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise TrainingError(
-                f"the loss is {means['loss']} before step {step}; lower lr or clip, the last checkpoint is kept"
-            )
-
-    def validated(self, step: int, elapsed: float, scores: dict[str, float]) -> None:
-        if scores:
-            self._line("valid", step, {**scores, "elapsed": elapsed})
-        self.since = (step, time.monotonic())
-
-    def _line(self, kind: str, step: int, values: dict[str, float]) -> None:
-        log.info("%s %d  %s", kind, step, "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        if self.writer is not None:
-            for key, value in values.items():
-                self.writer.add_scalar(f"{kind}/{key}", value, step)
-
-
-def _tensorboard(folder: Path, step: int) -> Any:
-    """A SummaryWriter, or None where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.info("no TensorBoard curves; pip install tensorboard would draw them")
-        return None
-    return SummaryWriter(str(folder), purge_step=step)
+def _move(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: _move(value, device) for key, value in batch.items()}
+    if type(batch) in (list, tuple):
+        return type(batch)(_move(value, device) for value in batch)
+    return batch
 
 
 def _fabric(config: LoopConfig) -> Any:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class Ema:
     live: the tensors of the modules themselves; shadow: their averages; names: "module/parameter", all in one order.
     """
 
-    def __init__(self, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         state = {k: v for k, v in named_state(modules).items() if v.is_floating_point()}
         self.names = list(state)
         self.live = [tensor.detach() for tensor in state.values()]  # share memory with the modules
@@ -37,16 +38,15 @@ class Ema:
     def update(self, decay: float) -> None:
         torch._foreach_lerp_(self.shadow, self.live, 1 - decay)
 
-    def swap(self, wanted: bool = True) -> None:
+    def swap(self) -> None:
         """Exchange the averages with the modules' own weights; a second call undoes it."""
-        if wanted:
-            for live, shadow in zip(self.live, self.shadow, strict=True):
-                kept = live.clone()
-                live.copy_(shadow)
-                shadow.copy_(kept)
+        for live, shadow in zip(self.live, self.shadow, strict=True):
+            kept = live.clone()
+            live.copy_(shadow)
+            shadow.copy_(kept)
 
 
-def named_state(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+def named_state(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """All weights and buffers, "module/parameter"."""
     return {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
 
@@ -55,10 +55,10 @@ def save_checkpoint(
     folder: Path,
     step: int,
     elapsed: float,
-    modules: dict[str, nn.Module],
+    modules: Mapping[str, nn.Module],
     ema: Ema,
-    optimizers: dict[str, Optimizer],
-    config: dict[str, Any],
+    optimizers: Mapping[str, Optimizer],
+    config: Mapping[str, Any],
 ) -> Path:
     """Write folder/checkpoint-<step>/ beside its place and rename it there, whole; older ones than the last two go."""
     path = folder / f"checkpoint-{step:09d}"
@@ -70,7 +70,7 @@ def save_checkpoint(
     _save(state, partial / "model.safetensors")
     _save(averaged, partial / "ema.safetensors")
     _save(_flatten(optimizers), partial / "optimizer.safetensors")
-    text = json.dumps({"step": step, "elapsed": elapsed, "config": config}, indent=1)
+    text = json.dumps({"step": step, "elapsed": elapsed, "config": dict(config)}, indent=1)
     (partial / "state.json").write_text(text + "\n", "utf-8")
     for file in partial.iterdir():
         with file.open("rb") as handle:
@@ -93,11 +93,11 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(
-    path: Path, modules: dict[str, nn.Module], ema: Ema, optimizers: dict[str, Optimizer], config: dict[str, Any]
+    path: Path, modules: Mapping[str, nn.Module], ema: Ema, optimizers: Mapping[str, Optimizer], config: Mapping[str, Any]
 ) -> tuple[int, float]:
     """Fill modules, averages and optimizers; returns step and elapsed seconds. Says which config values have changed."""
     state = json.loads((path / "state.json").read_text("utf-8"))
-    now = json.loads(json.dumps(config))
+    now = json.loads(json.dumps(dict(config)))
     changed = {k: (state["config"].get(k), v) for k, v in now.items() if state["config"].get(k) != v}
     if changed:
         log.warning("resuming with other settings than before (before, now): %s", changed)
@@ -130,7 +130,7 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("checkpoint-*") if (path / "state.json").is_file())
 
 
-def _flatten(optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+def _flatten(optimizers: Mapping[str, Optimizer]) -> dict[str, Tensor]:
     """Moments and step counts, "optimizer/parameter/key". Hyperparameters are not state: they come from the config."""
     flat: dict[str, Tensor] = {}
     for name, optimizer in optimizers.items():
@@ -141,7 +141,7 @@ def _flatten(optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
     return flat
 
 
-def _unflatten(flat: dict[str, Tensor], optimizers: dict[str, Optimizer]) -> None:
+def _unflatten(flat: dict[str, Tensor], optimizers: Mapping[str, Optimizer]) -> None:
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimizers}
     for path, value in flat.items():
         name, index, key = path.split("/")
