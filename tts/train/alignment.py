@@ -1,0 +1,106 @@
+"""Aligning a corpus: where each phone lies, what was said where no text is known, and how long phones typically last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tts.asr.align import align, read
+from tts.asr.model import CTCRecognizer
+from tts.duration.rules import RuleConfig
+from tts.text.tokens import PHONES, SymbolTable
+from tts.train.data import Corpus, pad, save_alignment
+
+COMMA_SECONDS = 0.2  # a silence between words that is written down as a comma, since transcripts often carry none
+UNALIGNED = -99.0  # the score of an item that could not be aligned
+
+
+def posteriors(recognizer: CTCRecognizer, corpus: Corpus, rows: int = 16) -> Iterator[tuple[int, Tensor]]:
+    """(item, log-posteriors [T, V]) of every item, clips of like length together."""
+    order = sorted(range(len(corpus)), key=lambda i: corpus.item(i).frames)
+    for k in range(0, len(order), rows):
+        batch = order[k : k + rows]
+        mel, lengths = pad([corpus.mel(i) for i in batch])
+        with torch.inference_mode():
+            log_probs = recognizer(mel, lengths)
+        for b, i in enumerate(batch):
+            yield i, log_probs[b, : int(lengths[b])]
+
+
+def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTable = PHONES) -> dict[str, float]:
+    """Write folder/alignment.safetensors by the recognizer; items without a text get the phones that are heard.
+
+    Scores are mean log-posteriors along the path (at most 0); of what was only heard, the logarithm of the confidence.
+    Returns: counts and the mean score, to be looked at.
+    """
+    recognizer.eval()
+    corpus = Corpus(folder, audio=False)
+    rate = float(recognizer.accepts.rate)
+    tokens: list[list[int]] = [[] for _ in corpus.items]
+    frames: list[list[int]] = [[] for _ in corpus.items]
+    scores = [UNALIGNED] * len(corpus)
+    for i, log_probs in posteriors(recognizer, corpus):
+        item = corpus.item(i)
+        if not item.tokens:
+            heard = read(log_probs, rate, table)
+            tokens[i], frames[i] = heard.tokens, heard.frames
+            scores[i] = float(torch.tensor(max(heard.confidence, 1e-9)).log())
+            continue
+        found = align(log_probs, item.tokens, rate, table)
+        if found is not None:
+            tokens[i], frames[i], scores[i] = (
+                with_commas(list(item.tokens), found.frames, rate, table),
+                found.frames,
+                found.score,
+            )
+    save_alignment(folder, tokens, frames, scores)
+    aligned = [score for score in scores if score != UNALIGNED]
+    return {"items": len(corpus), "aligned": len(aligned), "mean score": sum(aligned) / max(1, len(aligned))}
+
+
+def with_commas(tokens: list[int], frames: list[int], rate: float, table: SymbolTable = PHONES) -> list[int]:
+    """The tokens, with a comma for each space inside the sentence that lasts COMMA_SECONDS or longer."""
+    space, comma = table.id(" "), table.id(",")
+    inner = range(1, len(tokens) - 1)
+    return [
+        comma if i in inner and token == space and frames[i] >= COMMA_SECONDS * rate else token
+        for i, token in enumerate(tokens)
+    ]
+
+
+def typical_durations(folder: str | Path, min_score: float, weigh: bool = True, table: SymbolTable = PHONES) -> RuleConfig:
+    """What the duration rules need to know, counted from an aligned corpus: each symbol's mean seconds.
+
+    Items without a text, and those aligned worse than min_score, do not count; weights of the manifest do. Opening and
+    closing boundaries are left out: their silence is the recording's, not the sentence's. A symbol seen fewer than ten times
+    takes the mean of all phones.
+    """
+    corpus = Corpus(folder, audio=False)
+    total, count = torch.zeros(len(table), dtype=torch.float64), torch.zeros(len(table), dtype=torch.float64)
+    for i, item in enumerate(corpus.items):
+        if not item.tokens or corpus.score(i) < min_score:
+            continue
+        ids, frames = corpus.tokens(i)[1:-1], corpus.token_frames(i)[1:-1]
+        weight = item.weight if weigh else 1.0
+        total.index_add_(0, ids, frames.double() * weight)
+        count.index_add_(0, ids, torch.full(ids.shape, weight, dtype=torch.float64))
+    rate = next((item.frames / item.seconds for item in corpus.items), 50.0)
+    boundary = torch.tensor([table.is_boundary(i) for i in range(len(table))])
+    usual = total[~boundary].sum() / count[~boundary].sum().clamp(min=1)
+    mean = torch.where(count >= 10, total / count.clamp(min=1), torch.where(boundary, torch.zeros(()).double(), usual)) / rate
+    mean[0] = 0.0
+    # punctuation is rare in transcripts: what was counted for the comma holds for its siblings
+    comma, space = table.id(","), table.id(" ")
+    for symbol in table.symbols:
+        i = table.ids[symbol]
+        if bool(boundary[i]) and i not in (comma, space):
+            mean[i] = mean[comma]
+    return RuleConfig(
+        table=table.identity,
+        seconds=tuple(round(float(x), 4) for x in mean),
+        boundaries=tuple(int(i) for i in boundary.nonzero()[:, 0]),
+        pauses=tuple(int(i) for i in boundary.nonzero()[:, 0] if int(i) != space),
+    )
