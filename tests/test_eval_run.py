@@ -1,0 +1,188 @@
+"""An evaluation speaks every item once, keeps what it spoke, and counts failures as failures."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from tts.audio import MelEncoder
+from tts.errors import FitError, InputError, SettingsError, TextError
+from tts.eval.codec import copy_of, copy_synthesis
+from tts.eval.measures import Clip, Meters, measure, read_clip, speech_extent
+from tts.eval.plots import worst
+from tts.eval.protocols import Item, read_protocol, write_protocol
+from tts.eval.run import run
+from tts.frames import Frames, FrameSpec, Wave
+
+RATE = 16_000
+
+
+def tone(seconds: float, silence: float = 0.0) -> np.ndarray:
+    """A tone with silence on both sides, [N] float32 at 16 kHz."""
+    t = np.arange(int(seconds * RATE)) / RATE
+    return np.pad(0.3 * np.sin(2 * np.pi * 220 * t), int(silence * RATE)).astype(np.float32)
+
+
+@dataclass
+class Audio:
+    samples: np.ndarray
+    sample_rate: int
+    report: dict[str, Any]
+
+
+@dataclass
+class Fake:
+    """Speaks a tone of a second; fails where it is told to."""
+
+    identity: str = "fake"
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def synthesize(self, text: str, prompt: Any, **options: Any) -> Audio:
+        self.asked.append((text, options))
+        if text == "unspeakable":
+            raise TextError("nothing can be said")
+        return Audio(tone(0.8, 0.1), RATE, {"planned_seconds": 1.0})
+
+
+class Ears:
+    """Hears "hello" in any sound."""
+
+    name = "ears"
+
+    def transcribe(self, samples: np.ndarray, rate: int) -> str:
+        return "hello" if len(samples) else ""
+
+
+class Voice:
+    name = "voice"
+
+    def embed(self, samples: np.ndarray, rate: int) -> np.ndarray | None:
+        return np.ones(2) if len(samples) else None
+
+
+def align(samples: np.ndarray, text: str) -> list[tuple[str, float, float]]:
+    return [("h", 0.1, 0.2), ("oʊ", 0.2, 0.8)] if len(samples) else []
+
+
+METERS = Meters(asr=Ears(), speaker=Voice(), quality=None, align=align, workers=1)
+
+
+@pytest.fixture
+def protocol(tmp_path: Path) -> Path:
+    pytest.importorskip("jiwer")
+    pytest.importorskip("matplotlib")
+    soundfile.write(tmp_path / "a.wav", tone(1.0), RATE)
+    items = [
+        Item("one", "Hello.", tmp_path / "a.wav", "Before.", tmp_path / "a.wav"),
+        Item("two/b", "Good day.", tmp_path / "a.wav"),
+        Item("three", "unspeakable", tmp_path / "a.wav"),
+    ]
+    write_protocol(items, tmp_path / "p.tsv")
+    return tmp_path / "p.tsv"
+
+
+def test_run_speaks_keeps_measures_and_reports(protocol: Path, tmp_path: Path) -> None:
+    fake, folder = Fake(), tmp_path / "run"
+    report = run(protocol, fake, folder, METERS, checks=(False, True), seed=5)
+    assert [text for text, _ in fake.asked] == ["Hello.", "Good day.", "unspeakable"] * 2
+    assert [options["check"] for _, options in fake.asked] == [False] * 3 + [True] * 3
+    assert fake.asked[0][1] == {"prompt_text": "Before.", "backend": "flow", "seed": 5, "settings": None, "check": False}
+    row = report["rows"]["check-off"]
+    figures = {name: figure["value"] for name, figure in row["metrics"].items()}
+    assert figures["wer"] == 3 / 4  # hello; good day -> hello; unspeakable -> nothing
+    assert figures["empty"] == pytest.approx(1 / 3)
+    assert figures["aligned"] == pytest.approx(2 / 3) and figures["sim"] == pytest.approx(2 / 3)
+    assert figures["filled"] == pytest.approx(0.8, abs=0.1) and figures["well_filled"] == 1.0
+    assert figures["rtf"] > 0
+    assert [item["id"] for item in report["rows"]["recordings"]["items"]] == ["one"]
+    assert "TextError" in row["items"][2]["report"]["error"]
+    assert json.loads((folder / "report.json").read_text())["rows"].keys() == {"check-off", "check-on", "recordings"}
+    assert len(list((folder / "check-off").glob("*.wav"))) == 3
+    assert (folder / "plots" / "check-off-one.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_run_goes_on_where_it_stopped_and_never_mixes_settings(protocol: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    first = run(protocol, Fake(), folder, METERS, checks=(False,))
+    (folder / "check-off" / "one.json").unlink()  # killed between the sound and its report
+    fake = Fake()
+    second = run(protocol, fake, folder, METERS, checks=(False,))
+    assert [text for text, _ in fake.asked] == ["Hello."]
+    assert first["rows"]["check-off"]["metrics"]["wer"] == second["rows"]["check-off"]["metrics"]["wer"]
+    with pytest.raises(SettingsError, match="another seed, system;"):
+        run(protocol, Fake("other"), folder, METERS, checks=(False,), seed=1)
+
+
+def test_speech_extent_leaves_the_silence_out() -> None:
+    start, end = speech_extent(tone(1.0, silence=0.5))
+    assert start == pytest.approx(0.5, abs=0.06) and end == pytest.approx(1.5, abs=0.06)
+    assert speech_extent(np.zeros(RATE, np.float32)) == speech_extent(np.zeros(0, np.float32)) == (0.0, 0.0)
+
+
+def test_phone_outside_the_sound_is_not_aligned() -> None:
+    meters = Meters(asr=None, speaker=None, quality=None, align=lambda samples, text: [("a", 0.5, 1.2)])
+    long, short = measure([Clip("x", tone(2.0), "a"), Clip("y", tone(1.0), "a")], meters)
+    assert (long["aligned"], short["aligned"]) == (1.0, 0.0)
+
+
+def test_phone_errors_come_from_the_given_recognizer() -> None:
+    meters = Meters(asr=None, speaker=None, quality=None, phones=lambda samples, text: (2, len(text)))
+    assert measure([Clip("x", tone(1.0), "abcd")], meters)[0]["phone_errors"] == 2
+
+
+def test_clips_are_read_at_16_khz_in_mono_even_when_empty(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "s.wav", np.zeros((48_000, 2)), 48_000)
+    soundfile.write(tmp_path / "e.wav", np.zeros(0), RATE)
+    assert read_clip(tmp_path / "s.wav").shape == (RATE,)
+    assert read_clip(tmp_path / "e.wav").shape == (0,)
+
+
+def test_worst_items_come_first_and_ties_keep_their_order() -> None:
+    items = [{"id": i, "utterance_wer": w} for i, w in enumerate([0.1, 0.9, None, 0.9, 0.5])]
+    assert [item["id"] for item in worst(items, 3)] == [1, 3, 4]
+
+
+class Repeats:
+    """A "vocoder" that remembers what went in: copy synthesis through it is the identity."""
+
+    context = (0, 0)
+    sample_rate = RATE
+
+    def __init__(self) -> None:
+        self.accepts = MelEncoder().emits
+        self.emits = self.accepts
+        self.heard: list[Wave] = []
+
+    def encode(self, wave: Wave) -> Frames:
+        self.heard.append(wave)
+        return MelEncoder().encode(wave)
+
+    def decode(self, frames: Frames) -> Wave:
+        assert frames.data.shape[2] == -(-self.heard[-1].samples.shape[1] // 320)
+        return self.heard[-1]
+
+
+def test_copy_synthesis_of_the_identity_equals_the_recording(protocol: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    parts = Repeats()
+    recording = tone(1.0)[:-7]
+    assert torch.equal(torch.from_numpy(copy_of(recording, parts, parts)), torch.from_numpy(recording))
+    report = copy_synthesis(parts, parts, read_protocol(protocol), tmp_path / "copies", METERS)
+    figures = {name: figure["value"] for name, figure in report["rows"]["copies"]["metrics"].items()}
+    assert figures["stoi"] == pytest.approx(1.0, abs=1e-3) and figures["sim"] == pytest.approx(1.0)
+    assert (tmp_path / "copies/copies/one.wav").exists() and (tmp_path / "copies/report.json").exists()
+
+
+def test_copy_synthesis_refuses_parts_that_do_not_fit_and_protocols_without_recordings(protocol: Path) -> None:
+    parts, other = Repeats(), Repeats()
+    other.accepts = FrameSpec("mel", 100, parts.accepts.rate)
+    with pytest.raises(FitError, match="width: 80 against 100"):
+        copy_synthesis(parts, other, read_protocol(protocol), meters=METERS)
+    with pytest.raises(InputError, match="no item has a recording"):
+        copy_synthesis(parts, parts, read_protocol(protocol)[1:], meters=METERS)
