@@ -1,0 +1,72 @@
+"""Unicode to the plain characters that the other rules of normalisation read."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Written before NFKC, which would tear them apart ("1½" to "11⁄2") or hide what they mean.
+_EARLY = {
+    **dict.fromkeys("’‘‛ʼ′‵´`＇", "'"),
+    **dict.fromkeys("“”„‟«»″‶❝❞〝〞＂", '"'),
+    **dict.fromkeys("‐‑‒⁃﹣－", "-"),
+    **dict.fromkeys("―⸺⸻︱", "—"),
+    **dict.fromkeys("、，،﹐‚", ","),
+    **dict.fromkeys("。．｡।॥۔", "."),
+    **dict.fromkeys("？؟⸮", "?"),
+    **dict.fromkeys("！", "!"),
+    **dict.fromkeys("；؛", ";"),
+    **dict.fromkeys("：︰", ":"),
+    "−": "-",
+    "…": "...",
+    "⋯": "...",
+    "‹": "'",
+    "›": "'",
+    "²": "^2",
+    "³": "^3",
+    "™": "",
+    "®": "",
+    "©": "",
+    "№": "No. ",
+    "¿": "",
+    "¡": "",
+    "•": ", ",
+    "·": " ",
+    "∙": " ",
+    "⁄": "/",
+    "∕": "/",
+}
+_THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # 12 000 with a space that does not break
+_DROPPED = {"Cf", "Cs", "Co", "Cn", "So", "Sk"}
+_KEPT = set("°^`")
+
+
+def clean(text: str, english: bool = True) -> str:
+    """Compatible forms made one, quotes and dashes plain, invisible characters and pictures dropped, digits 0-9, one space.
+
+    In English, combining marks that do not belong to a letter are dropped too; other scripts need theirs.
+    """
+    text = _THOUSANDS.sub(",", text)
+    text = "".join(_vulgar(c) or _EARLY.get(c, c) for c in text)
+    out = []
+    for c in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(c)
+        if c in _EARLY:
+            out.append(_EARLY[c])
+        elif category == "Nd":
+            out.append(str(unicodedata.digit(c)))
+        elif category in ("Cc", "Zs", "Zl", "Zp"):
+            out.append(" ")
+        elif (category in _DROPPED and c not in _KEPT) or (english and category in ("Mn", "Me", "Mc")):
+            # A picture ends a word; a soft hyphen or a joiner does not.
+            out.append(" " if category == "So" else "")
+        else:
+            out.append(c)
+    return " ".join("".join(out).split())
+
+
+def _vulgar(c: str) -> str:
+    """ "½" as " 1/2", anything else as ""."""
+    if unicodedata.decomposition(c).startswith("<fraction>"):
+        return " " + unicodedata.normalize("NFKC", c).replace("⁄", "/") + " "
+    return ""
