@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from tts.audio import MelRecipe
+from tts.config import from_mapping
 from tts.decoding.solvers import SOLVERS
 from tts.errors import SettingsError, nearest
 
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """Sizes and options of a `FlowBackend`. The defaults are F5-TTS v1 Base but for the mel and the vocabulary.
+    """Sizes and options of a `FlowBackend`. The defaults are F5-TTS v1 Base but for the mel.
 
-    F5-TTS: mel 24 kHz, n_fft 1024, hop 256, 100 bands, padding "center"; vocabulary 2545. Its first version (v0) had
+    F5-TTS: mel 24 kHz, n_fft 1024, hop 256, 100 bands to 12 kHz, padding "center". Its first version (v0) had
     rope_heads 1 and mask_fillers False, its small ones dim 768, depth 18, heads 12.
     """
 
-    vocabulary: int  # symbols of the table
+    vocabulary: int = 2545  # symbols of the table
     table: str = ""  # identity of the symbol table
     mel: MelRecipe = field(default_factory=MelRecipe)
     # The transformer
@@ -96,15 +97,9 @@ class FlowSettings:
     @classmethod
     def of(cls, settings: FlowSettings | Mapping[str, Any] | None) -> FlowSettings:
         """Settings, a mapping of some of their fields, or None for the defaults. Raises SettingsError."""
-        if isinstance(settings, cls):
+        if isinstance(settings, FlowSettings):
             return settings
-        if settings is not None and not isinstance(settings, Mapping):
-            raise SettingsError(f"settings of the flow backend are FlowSettings or a mapping, got {type(settings).__name__}")
-        legal = [f.name for f in fields(cls)]
-        for name in settings or {}:
-            if name not in legal:
-                raise SettingsError(f"the flow backend has no setting {name!r}{nearest(str(name), legal)}; it has {legal}")
-        return cls(**(settings or {}))
+        return from_mapping(cls, settings if settings is not None else {})
 
 
 def _one_of(name: str, value: Any, legal: list[str]) -> None:

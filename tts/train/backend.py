@@ -1,0 +1,176 @@
+"""The recipe of the flow backend: utterances with aligned phones, alone or two of a speaker joined, to be filled in."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tts.backends.flow.config import FlowConfig, FlowSettings
+from tts.backends.flow.model import FlowBackend
+from tts.backends.flow.path import FlowDraw, FlowDrawConfig, draw
+from tts.errors import SettingsError
+from tts.frames import Frames, Plan, Tokens, Utterance
+from tts.text.tokens import SymbolTable
+from tts.train.data import Corpus, buckets, pad
+from tts.train.loop import Task, step_seed
+
+Row = tuple[int, ...]  # one utterance, or two of one speaker to be joined
+
+
+@dataclass(frozen=True)
+class BackendRecipe:
+    """What is trained and on what; the defaults (with configs/flow-base.yaml) made base-en's flow.
+
+    The vocabulary, its table and, with `normalise`, mel_mean and mel_std of the model are those of the training corpus.
+    """
+
+    model: FlowConfig = field(default_factory=FlowConfig)
+    draw: FlowDrawConfig = field(default_factory=FlowDrawConfig)
+    normalise: bool = True
+    budget_frames: int = 4_800  # a batch: rows times the longest
+    max_seconds: float = 16.0  # longer clips are left out
+    join: float = 0.5  # how often a row joins two utterances of a speaker
+    join_seconds: float = 14.0  # where they are this short together
+    min_score: float = -3.0  # of an alignment; clips below are left out
+    prompt_as_heard: float = 0.3  # how often the prompt's phones are as a recognizer reads them: no stress, no punctuation
+    valid_items: int = 64
+    seed: int = 0
+
+
+class BackendTask(Task):
+    """Mel from phones and a prompt. train, valid: prepared corpora of one symbol table, with alignments."""
+
+    def __init__(self, recipe: BackendRecipe, train: Corpus, valid: Corpus) -> None:
+        self.recipe, self.train, self.valid = recipe, train, valid
+        table = SymbolTable(tuple(train.tables["symbols"]))
+        model = replace(recipe.model, vocabulary=len(table), table=table.identity)
+        for corpus in (train, valid):
+            if corpus.tables["table"] != table.identity or corpus.tables["mel"] != model.mel.spec.flavour:
+                raise SettingsError(f"{corpus.folder} has other symbols or another mel than the recipe; prepare it again")
+        self.usable = self._usable(train)
+        if not self.usable:
+            raise SettingsError(f"{train.folder} has no aligned clip of at most {recipe.max_seconds:g} s; align it first")
+        if recipe.normalise:
+            mean, deviation = _statistics(train, self.usable)
+            model = replace(model, mel_mean=mean, mel_std=deviation)
+        self.as_heard = torch.tensor([1 if table.is_boundary(i) else k for i, k in enumerate(table.stress_free)])
+        self.mates: dict[str, list[int]] = defaultdict(list)  # the clips of each speaker
+        for i in self.usable:
+            self.mates[train.item(i).speaker].append(i)
+        self.epoch = -1
+        self.batches_per_epoch = len(self._open_epoch(0))
+        torch.manual_seed(recipe.seed)
+        self.backend = FlowBackend(model)
+        self.valid_batches = self._validation()
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"flow": self.backend}
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The rows of a step and everything random about them: a pure function of (recipe, step)."""
+        epoch, k = divmod(step, self.batches_per_epoch)
+        batches = self._open_epoch(epoch)
+        generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, step))
+        return self._collate(self.train, batches[k % len(batches)], self.recipe.draw, generator)
+
+    def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+        device = next(self.backend.parameters()).device
+        given = {name: tensor.to(device) for name, tensor in batch.items()}
+        spec = self.backend.emits
+        rate = float(spec.rate)
+        plan = Plan(given["lengths"].double() / rate, given["token_frames"].double() / rate)
+        tokens = Tokens(given["ids"], given["token_lengths"], self.backend.table)
+        utterance = Utterance(tokens, torch.zeros_like(given["lengths"]), plan=plan)
+        noise = FlowDraw(**{f.name: given[f.name] for f in fields(FlowDraw)})
+        return self.backend.loss(utterance, Frames(given["mel"], given["lengths"], spec), noise)
+
+    def validate(self) -> dict[str, float]:
+        """The losses on fixed clips with fixed noise, times and spans: each row one utterance, its prompt first."""
+        sums: dict[str, float] = defaultdict(float)
+        weight = 0
+        for batch in self.valid_batches:
+            count = int(batch["masked"].sum())
+            for name, value in self.loss(batch, 0).items():
+                sums[name] += float(value.detach()) * count
+            weight += count
+        return {name: total / weight for name, total in sums.items()}
+
+    def sample(self, writer: Any, step: int) -> None:
+        """A picture: the mel of a valid clip above what the flow makes of its phones without any prompt."""
+        if not self.valid_batches:
+            return
+        batch = {name: tensor[:1] for name, tensor in self.valid_batches[0].items()}
+        rate = float(self.backend.emits.rate)
+        plan = Plan(batch["lengths"].double() / rate, batch["token_frames"].double() / rate)
+        tokens = Tokens(batch["ids"], batch["token_lengths"], self.backend.table)
+        made = self.backend.generate(Utterance(tokens, torch.zeros(1).long(), plan=plan), FlowSettings()).data[0].cpu()
+        real = batch["mel"][0, :, : made.shape[1]]
+        picture = torch.cat((real, made)).flip(0)
+        writer.add_image("mel", ((picture + 11) / 14).clamp(0, 1)[None], step)
+
+    # --------------------------------------------------------------------------------------------------- data
+
+    def _usable(self, corpus: Corpus) -> list[int]:
+        """Items with a trusted alignment, not too long."""
+        if corpus.alignment is None:
+            return []
+        longest = self.recipe.max_seconds * float(self.recipe.model.mel.spec.rate)
+        return [
+            i
+            for i, item in enumerate(corpus.items)
+            if item.frames <= longest and len(corpus.tokens(i)) and corpus.score(i) >= self.recipe.min_score
+        ]
+
+    def _open_epoch(self, epoch: int) -> list[list[Row]]:
+        """The batches of an epoch, each a list of rows; the last one asked for is kept."""
+        if epoch != self.epoch:
+            recipe, items = self.recipe, self.train.items
+            chance = random.Random(f"rows {recipe.seed} {epoch}")
+            longest = recipe.join_seconds * float(recipe.model.mel.spec.rate)
+            rows: list[Row] = []
+            for i in self.usable:
+                mate = chance.choice(self.mates[items[i].speaker])
+                fits = mate != i and items[i].frames + items[mate].frames <= longest
+                rows.append((i, mate) if chance.random() < recipe.join and fits else (i,))
+            lengths = [(sum(items[i].frames for i in row), sum(len(self.train.tokens(i)) for i in row)) for row in rows]
+            weights = [items[row[0]].weight for row in rows]
+            batches = buckets(lengths, weights, recipe.budget_frames, recipe.seed, epoch)
+            self.epoch, self.batches = epoch, [[rows[k] for k in batch] for batch in batches]
+        return self.batches
+
+    def _collate(
+        self, corpus: Corpus, rows: Sequence[Row], config: FlowDrawConfig, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """mel [B, bands, T], lengths [B]; ids, token_frames [B, L], token_lengths [B]; and the fields of FlowDraw."""
+        mel, lengths = pad([torch.cat([corpus.mel(i) for i in row], 1) for row in rows])
+        ids, token_lengths = pad([torch.cat([corpus.tokens(i) for i in row]) for row in rows])
+        token_frames, _ = pad([torch.cat([corpus.token_frames(i) for i in row]) for row in rows])
+        joins = torch.tensor([corpus.item(row[0]).frames if len(row) > 1 else 0 for row in rows])
+        noise = draw(lengths, mel.shape[1], config, generator, joins)
+        starts = (token_frames.cumsum(1) - token_frames).clamp(max=mel.shape[2] - 1)  # first frame of each token
+        heard = torch.rand(len(rows), 1, generator=generator) < self.recipe.prompt_as_heard
+        heard = heard & ~noise.masked.gather(1, starts)
+        ids = torch.where(heard, self.as_heard[ids], ids)
+        tensors = {"mel": mel, "lengths": lengths, "ids": ids, "token_lengths": token_lengths, "token_frames": token_frames}
+        return {**tensors, **{f.name: getattr(noise, f.name) for f in fields(noise)}}
+
+    def _validation(self) -> list[dict[str, Tensor]]:
+        items = self._usable(self.valid)
+        items = items[:: max(1, len(items) // self.recipe.valid_items)][: self.recipe.valid_items]
+        items = sorted(items, key=lambda i: self.valid.item(i).frames)
+        generator = torch.Generator().manual_seed(0)
+        config = FlowDrawConfig(span_to_end=1.0, drop_prompt=0.0, drop_all=0.0, hide_prompt_phones=0.0)
+        rows: list[Row] = [(i,) for i in items]
+        return [self._collate(self.valid, rows[k : k + 16], config, generator) for k in range(0, len(rows), 16)]
+
+
+def _statistics(corpus: Corpus, items: Sequence[int], most: int = 256) -> tuple[float, float]:
+    """Mean and standard deviation of all mel values of some clips spread over the corpus."""
+    values = torch.cat([corpus.mel(i).flatten() for i in items[:: max(1, len(items) // most)]])
+    return round(float(values.mean()), 3), round(float(values.std()), 3)
