@@ -11,6 +11,7 @@ import numpy as np
 
 from tts.eval.packages import optional
 from tts.eval.quality import RATE
+from tts.files import write_whole
 
 
 def worst(items: Sequence[Mapping[str, Any]], count: int, key: str = "utterance_wer") -> list[Mapping[str, Any]]:
@@ -31,7 +32,7 @@ def plot_item(
     """
     import torch
 
-    from tts.audio import log_mel, write_whole
+    from tts.audio import log_mel
 
     figure = optional("matplotlib.figure").Figure(figsize=(10, 0.6 + 2.4 * len(sounds)), layout="constrained")
     axes = figure.subplots(len(sounds), 1, squeeze=False)[:, 0]

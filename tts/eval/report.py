@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from tts.audio import write_whole
 from tts.eval.packages import versions
+from tts.files import write_whole
 
 RESAMPLES = 1000
 HUMAN = "recordings"  # the row that systems are held to, where it exists

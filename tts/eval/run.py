@@ -17,12 +17,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from tts.audio import save, write_whole
+from tts.audio import save
 from tts.errors import MynahError, OutputError, SettingsError
 from tts.eval.measures import Clip, Meters, measure, read_clip
 from tts.eval.plots import plot_item, worst
 from tts.eval.protocols import Item, read_protocol
 from tts.eval.report import HUMAN, build_report, save_report
+from tts.files import write_whole
 
 log = logging.getLogger(__name__)
 PLOTS = 4  # of the first items and of the worst, each

@@ -18,6 +18,7 @@ import numpy as np
 
 from tts.errors import InputError
 from tts.eval.packages import optional
+from tts.files import write_whole
 
 STRESS = str.maketrans("", "", "ˈˌ")
 
@@ -70,8 +71,6 @@ def transcribe_all(
         workers: processes to share the work; 1 stays in this one. With more, a script needs its `if __name__ == "__main__"`.
         cache: a JSON file of transcripts by content (samples, rate, recognizer); read first, and grown with every new one.
     """
-    from tts.audio import write_whole  # here, so that the workers do without torch
-
     path = Path(cache) if cache is not None else None
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
     keys = [_content(asr.name, clip, rate) for clip in clips]
