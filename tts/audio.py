@@ -68,10 +68,11 @@ def mel_filters(recipe: MelRecipe) -> tuple[Tensor, Tensor]:
     """The window [win_length] and the filterbank [n_fft // 2 + 1, bands] of a recipe, on the CPU."""
     from torchaudio.functional import melscale_fbanks
 
-    filters = melscale_fbanks(
-        recipe.n_fft // 2 + 1, recipe.low, recipe.high, recipe.bands, recipe.sample_rate, None, recipe.scale
-    )
-    return torch.hann_window(recipe.win_length), filters
+    with torch.inference_mode(False):  # they are kept for later callers, who may want gradients through them
+        filters = melscale_fbanks(
+            recipe.n_fft // 2 + 1, recipe.low, recipe.high, recipe.bands, recipe.sample_rate, None, recipe.scale
+        )
+        return torch.hann_window(recipe.win_length), filters
 
 
 def log_mel(samples: Tensor, recipe: MelRecipe = MelRecipe()) -> Tensor:
@@ -106,9 +107,9 @@ def log_mel(samples: Tensor, recipe: MelRecipe = MelRecipe()) -> Tensor:
 class MelEncoder:
     """The mel as an Encoder: waves to log-mel frames."""
 
-    def __init__(self, recipe: MelRecipe = MelRecipe()) -> None:
-        self.recipe = recipe
-        self.emits = recipe.spec
+    def __init__(self, config: MelRecipe = MelRecipe()) -> None:
+        self.recipe = config
+        self.emits = config.spec
 
     def encode(self, wave: Wave) -> Frames:
         """Samples [B, N] at the recipe's rate to mel frames [B, bands, T]; padding beyond a row's length reads as silence."""

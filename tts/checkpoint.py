@@ -50,7 +50,7 @@ class System:
     version: str
     languages: tuple[str, ...]
     sample_rate: int  # Hz
-    parts: Mapping[str, Part]  # by role
+    parts: Mapping[str, Part]  # by role; of one role there may be several, with names: "backend.flow", "backend.ar"
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # symbols in the order of their ids
     extra: Mapping[str, Any] = field(default_factory=dict)  # facts of the model card, default durations, …
     format: int = FORMAT  # last, see above
@@ -72,7 +72,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder} has no {role}; it has {', '.join(self.system.parts)}")
         part = self.system.parts[role]
         try:
-            made = registry.build(role, part.type, part.config)
+            made = registry.build(role.partition(".")[0], part.type, part.config)
         except SettingsError as error:
             raise CheckpointError(f"{self.folder / CONFIG}: {role}: {error}") from error
         if isinstance(made, nn.Module):

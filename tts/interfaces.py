@@ -68,6 +68,8 @@ class Vocoder(Protocol):
 class Duration(Protocol):
     """How long a text takes in the voice of a prompt."""
 
+    table: str  # identity of the symbol table
+
     def plan(self, tokens: Tokens, prompt: Prompt | None) -> Plan: ...
 
 

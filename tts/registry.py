@@ -15,6 +15,7 @@ PARTS: dict[str, dict[str, str]] = {
         "characters": "tts.text.phonemes:CharacterFrontEnd",
         "bytes": "tts.text.phonemes:ByteFrontEnd",
     },
+    "encoder": {"mel": "tts.audio:MelEncoder"},
     "recognizer": {"ctc": "tts.asr.model:CTCRecognizer"},
     "duration": {"ratio": "tts.duration.rules:Ratio", "prompt-rate": "tts.duration.rules:PromptRate"},
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},

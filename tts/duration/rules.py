@@ -41,6 +41,7 @@ class Rule:
 
     def __init__(self, config: RuleConfig) -> None:
         self.config = config
+        self.table = config.table
         self.typical = torch.tensor(config.seconds, dtype=torch.float64)
         self.silent = torch.zeros(len(config.seconds), dtype=torch.bool)
         self.silent[list(config.boundaries)] = True
