@@ -81,6 +81,7 @@ def _article(text: str) -> str:
 
 def _tidy(text: str) -> str:
     """Signs in words, one mark where several met, no stray quotes, one space between words."""
+    text = re.sub(r"^[\s(\[{\"]+|[\s)\]}\"]+$", "", text)
     text = re.sub(r"\.{3,}|\. \. \.", "…", text)
     text = _SIGN.sub(lambda m: _SIGNS[m[0]], text)
     text = text.replace("–", "-")
@@ -91,9 +92,8 @@ def _tidy(text: str) -> str:
     text = re.sub(r"\s+(?=[,.?!;:…])", "", text)
     text = re.sub(r",(?:\s*,)+", ",", text)
     text = re.sub(r",\s*(?=[.?!;:—…])|(?<=[.?!;:—…])\s*,", "", text)
-    text = re.sub(r"^[\s,.;:—…!?]+", "", text)
     text = re.sub(r"(?<=[,;:?!…])(?=[^\W\d_])", " ", text)
-    return " ".join(text.split()).rstrip(",").rstrip()
+    return " ".join(text.split())
 
 
 def _other(text: str, language: str) -> str:

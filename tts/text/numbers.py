@@ -138,9 +138,10 @@ def _fraction(match: re.Match[str]) -> str:
     if not 0 < over < under or not 2 <= under <= 100:
         said = f"{cardinal(over)} {'out of' if over == under else 'over'} {cardinal(under)}" if len(match[0]) < 12 else match[0]
         return f"{number(whole)} {said}" if whole else said
-    if whole:
-        return f"{number(whole)} and {'a' if over == 1 and under in (2, 4) else cardinal(over)} {fraction(over, under).split(' ', 1)[1]}"
-    return fraction(over, under)
+    said = fraction(over, under)
+    if whole and over == 1 and under in (2, 4):
+        said = "a " + said.split(" ")[1]
+    return f"{number(whole)} and {said}" if whole else said
 
 
 def _power(match: re.Match[str]) -> str:
@@ -195,22 +196,18 @@ MONEY: list[Rule] = [
     _rule(rf"(?<![\w.]){_AMOUNT}{_MAGNITUDE} ?(?P<currency>{_CURRENCY})(?!\w)", _money),
     _rule(r"(?<![\w.])(\d+) ?¢", lambda m: f"{cardinal(int(m[1]))} cent{'' if m[1] == '1' else 's'}"),
 ]
+_EACH = "hour|hr|day|week|month|mo|year|yr|night|person|minute|second|lb|kg|gallon|share|ticket"
 SIGNS: list[Rule] = [
     _rule(r"(?<=\d) - (?=[\d.]+ ?=)", lambda m: " minus "),
     _rule(r"(?<![\w)])(?<!\d )-(?=\.?\d)", lambda m: "minus "),
     _rule(r"(?<![\w)])(?<!\d )\+(?=\.?\d)", lambda m: "plus "),
-    _rule(
-        r"(?:(?<=\d)|(?<=dollars)|(?<=euros)|(?<=pounds)|(?<=cents)) ?/ ?(?=(?:hour|hr|day|week|month|mo|year|yr|night|person|minute|second|lb|kg|gallon|share|ticket)\b)",
-        lambda m: " per ",
-    ),
+    _rule(rf"(?:(?<=\d)|(?<=dollars)|(?<=euros)|(?<=pounds)|(?<=cents)) ?/ ?(?=(?:{_EACH})\b)", lambda m: " per "),
 ]
 FRACTIONS: list[Rule] = [
     _rule(r"(?<![\w./])(?:(?P<whole>\d{1,4})(?: |-))?(?P<over>\d{1,3})/(?P<under>\d{1,4})(?![\w/]|\.\d)", _fraction),
 ]
 NUMBERS: list[Rule] = [
-    _rule(
-        rf"(?<![\w.])({NUMBER}) ?× ?10\^(-?\d+)", lambda m: _power(re.match(r"(.*)\^(.*)", f"{number(m[1])} times ten^{m[2]}"))
-    ),  # type: ignore[arg-type]
+    _rule(rf"(?<![\w.])({NUMBER}) ?× ?(?=10\^-?\d)", lambda m: number(m[1]) + " times "),
     _rule(r"\b(\d+|[A-Za-z])\^(-?\d+)\b", _power),
     _rule(r"(?<![\w.])(\d+)(?: ?[xX] ?|×)(\d+)(?![\w.])", lambda m: f"{_side(m[1])} by {_side(m[2])}"),
     _rule(r"(?<=\d)[xX](?= ?\d)", lambda m: " by "),

@@ -8,11 +8,14 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, groupby
 from typing import Any
 
 from tts.errors import LanguageError, MissingPackageError, TextError, nearest
+from tts.text.markup import Pause, Pronunciation, segments
 from tts.text.normalize import normalize
 from tts.text.tokens import BOUNDARIES, PAD, PHONES, SymbolTable
 
@@ -34,50 +37,87 @@ class PhoneFrontEnd:
         self.table: str = PHONES.identity
         self.languages: tuple[str, ...] = espeak_languages()
 
-    def encode(self, text: str, language: str = "en-us") -> list[Any]:
-        """Ids and pauses of one sentence. Raises TextError where nothing can be pronounced, LanguageError."""
-        ids: list[Any] = list(self.encode_many([text], language)[0])
-        return ids
+    def encode(self, text: str, language: str = "en-us") -> list[int | Pause]:
+        """Ids and pauses of one sentence, which is normalised here; its inline marks are obeyed (see tts/text/markup.py).
+
+        Each run of ids between pauses begins with a space and ends with a mark. Raises TextError where nothing can be
+        pronounced or a mark is wrong, LanguageError.
+        """
+        return self._encode([text], language)[0]
 
     def encode_many(self, texts: Sequence[str], language: str = "en-us") -> list[list[int]]:
-        """Ids of many sentences, quickly. Raises as `encode`."""
+        """Ids of many sentences, quickly; pauses are left out. Raises as `encode`."""
+        return [[i for i in row if not isinstance(i, Pause)] for row in self._encode(texts, language)]
+
+    def _encode(self, texts: Sequence[str], language: str) -> list[list[int | Pause]]:
         language = espeak_language(language)
-        # 1. cut at punctuation
-        pieces: list[str] = []
-        cuts: list[list[tuple[int, str]]] = []  # for each text: (index into pieces, the mark that follows)
+        english = language.startswith("en")
+        # 1. cut at inline marks and at punctuation
+        pieces: list[str] = []  # what espeak reads
+        rows: list[list[_Piece | Pause]] = []
         for text in texts:
-            said, cut, start = normalize(text, language), [], 0
-            for mark in [*_MARK.finditer(said), None]:
-                piece = said[start : mark.start() if mark else len(said)].strip()
-                if any(character.isalnum() for character in piece):
-                    cut.append((len(pieces), _strongest(mark[0]) if mark else " "))
-                    pieces.append(piece)
-                start = mark.end() if mark else start
-            cuts.append(cut)
+            row: list[_Piece | Pause] = []
+            for part in segments(text):
+                if isinstance(part, Pause):
+                    row.append(part)
+                elif isinstance(part, Pronunciation):
+                    row.append(_Piece(words=[self.symbols.spell(word, english) for word in part.ipa.split()]))
+                else:
+                    self._cut(normalize(part, language), row, pieces)
+            rows.append(row)
         # 2. one pass of espeak
         sounds = _espeak(pieces, language)
+        for piece in chain.from_iterable(rows):
+            if isinstance(piece, _Piece) and piece.sound is not None:
+                piece.words = [self.symbols.spell(word, english) for word in sounds[piece.sound].split()]
         # 3. words and boundaries
-        english = language.startswith("en")
-        rows = []
-        for cut in cuts:
-            spelled = [([self.symbols.spell(word, english) for word in sounds[i].split()], mark) for i, mark in cut]
-            rows.append(self._row(spelled))
+        encoded = []
         for text, row in zip(texts, rows, strict=True):
-            if not row:
+            ids: list[int | Pause] = []
+            for _, run in groupby(row, key=lambda piece: isinstance(piece, Pause)):
+                parts = list(run)
+                ids += [part for part in parts if isinstance(part, Pause)]
+                ids += self._row([part for part in parts if isinstance(part, _Piece)])
+            if all(isinstance(i, Pause) for i in ids):
                 raise TextError(f"nothing in {text[:60]!r} can be pronounced in {language!r}; give words or numbers")
-        return rows
+            encoded.append(ids)
+        return encoded
 
-    def _row(self, pieces: list[tuple[list[list[int]], str]]) -> list[int]:
+    def _cut(self, said: str, row: list[_Piece | Pause], pieces: list[str]) -> None:
+        """Add what stands between marks to `pieces`, and to `row` where it went."""
+        start = 0
+        for mark in [*_MARK.finditer(said), None]:
+            text = said[start : mark.start() if mark else len(said)].strip()
+            boundary = _strongest(mark[0]) if mark else " "
+            if any(character.isalnum() for character in text):
+                row.append(_Piece(sound=len(pieces), mark=boundary))
+                pieces.append(text)
+            elif row and isinstance(row[-1], _Piece) and mark:
+                row[-1].mark = _strongest(row[-1].mark + boundary)
+            start = mark.end() if mark else start
+
+    def _row(self, pieces: list[_Piece]) -> list[int]:
         """Words with exactly one boundary between two, a space before and a punctuation mark after all; [] for no words."""
+        space = self.symbols.id(" ")
         row: list[int] = []
-        for words, mark in pieces:
-            for word in filter(None, words):
-                row += [*([] if row and self.symbols.is_boundary(row[-1]) else [self.symbols.id(" ")]), *word]
-            if any(words):
-                row.append(self.symbols.id(mark))
-        if row and row[-1] == self.symbols.id(" "):
+        for piece in pieces:
+            words = [word for word in piece.words if word]
+            for word in words:
+                row += [*([] if row and self.symbols.is_boundary(row[-1]) else [space]), *word]
+            if words:
+                row.append(self.symbols.id(piece.mark))
+        if row and row[-1] == space:
             row[-1] = self.symbols.id(".")
         return row
+
+
+@dataclass
+class _Piece:
+    """Words up to a mark: of espeak's sound number `sound`, or spelled already."""
+
+    words: list[list[int]] = field(default_factory=list)
+    sound: int | None = None
+    mark: str = " "
 
 
 class CharacterFrontEnd:
@@ -90,14 +130,14 @@ class CharacterFrontEnd:
         self.table: str = self.symbols.identity
         self.languages = languages
 
-    def encode(self, text: str, language: str = "en-us") -> list[Any]:
-        """Ids of the characters the table knows. Raises TextError when none is a letter."""
-        row = [self.symbols.ids[c] for c in normalize(text, _listed(language, self.languages)).lower() if c in self.symbols.ids]
-        if all(self.symbols.is_boundary(i) for i in row):
-            raise TextError(
-                f"nothing in {text[:60]!r} can be pronounced; this front end reads {''.join(self.symbols.symbols[10:])}"
-            )
-        return row
+    def encode(self, text: str, language: str = "en-us") -> list[int | Pause]:
+        """Ids of the characters the table knows, and pauses. Raises TextError when none is a letter, LanguageError."""
+        known = self.symbols.ids
+        ids = _spelled(text, _listed(language, self.languages), lambda said: [known[c] for c in said.lower() if c in known])
+        if all(isinstance(i, Pause) or self.symbols.is_boundary(i) for i in ids):
+            letters = "".join(self.symbols.symbols[1 + len(BOUNDARIES) :])
+            raise TextError(f"nothing in {text[:60]!r} can be pronounced; this front end reads {letters}")
+        return ids
 
 
 class ByteFrontEnd:
@@ -108,12 +148,25 @@ class ByteFrontEnd:
         self.table: str = self.symbols.identity
         self.languages: tuple[str, ...] = languages
 
-    def encode(self, text: str, language: str = "en-us") -> list[Any]:
-        """1 + each byte. Raises TextError when no character is a letter or a digit."""
-        said = normalize(text, _listed(language, self.languages))
-        if not any(character.isalnum() for character in said):
+    def encode(self, text: str, language: str = "en-us") -> list[int | Pause]:
+        """1 + each byte, and pauses. Raises TextError when no character is a letter or a digit, LanguageError."""
+        ids = _spelled(text, _listed(language, self.languages), lambda said: [1 + byte for byte in said.encode()])
+        if not any(character.isalnum() for part in segments(text) if not isinstance(part, Pause) for character in str(part)):
             raise TextError(f"nothing in {text[:60]!r} can be pronounced; give words or numbers")
-        return [1 + byte for byte in said.encode()]
+        return ids
+
+
+def _spelled(text: str, language: str, write: Callable[[str], list[int]]) -> list[int | Pause]:
+    """A text by its letters: pronunciations cannot be obeyed, so their words are read as they are spelled."""
+    ids: list[int | Pause] = []
+    for paused, run in groupby(segments(text), key=lambda part: isinstance(part, Pause)):
+        if paused:
+            ids += run  # type: ignore[arg-type]
+        else:
+            ids += write(
+                normalize("".join(part.word if isinstance(part, Pronunciation) else str(part) for part in run), language)
+            )
+    return ids
 
 
 def espeak_language(name: str) -> str:
@@ -140,6 +193,8 @@ def _espeak(pieces: list[str], language: str) -> list[str]:
     """Each piece as phones: "_" between two phones, " " between two words."""
     if not pieces:
         return []
+    if language.startswith("en"):  # a capital A left alone by the normaliser is the letter, not the article
+        pieces = [re.sub(r"\bA\b", "eigh", piece) for piece in pieces]
     from phonemizer.separator import Separator
 
     with _ESPEAK:

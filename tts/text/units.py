@@ -36,6 +36,7 @@ UNITS["μm"], UNITS["μg"], UNITS["μs"] = UNITS["µm"], UNITS["µg"], UNITS["µ
 _PER = {"h": "hour", "hr": "hour", "s": "second", "sec": "second", "min": "minute", "day": "day", "week": "week", "d": "day",
         "month": "month", "year": "year", "yr": "year", "dL": "deciliter", "person": "person", "hour": "hour"}  # fmt: skip
 
+_POWERS = {"2": "square ", "sq": "square ", "3": "cubic ", "cu": "cubic "}
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True) if unit != "in")
 _WIDE = r"(?= ?(?:x|by|tall|wide|long|high|deep|thick|screen|monitor|display|pipe|TV|tablet|laptop|nails?|records?)\b)"
 
@@ -43,17 +44,20 @@ _WIDE = r"(?= ?(?:x|by|tall|wide|long|high|deep|thick|screen|monitor|display|pip
 def _unit(match: re.Match[str]) -> str:
     one, many = UNITS[match["unit"]]
     article, amount, join = match["article"] or "", match["amount"], match["join"]
-    power = {"2": "square ", "3": "cubic "}.get(match["power"] or "", "")
-    power = {"s": "square ", "c": "cubic "}.get((match["area"] or "")[:1], power)
+    power = _POWERS.get(match["power"] or (match["area"] or "")[:2], "")
     single = amount == "1" or join == "-" or bool(article)
     said = f"{article}{number(amount)}{'-' if join == '-' else ' '}{power}{one if single else many}"
     if match["per"]:
-        under = match["per"]
-        time = under.removesuffix("^2") in _PER
-        cubed = {"^2": "square ", "^3": "cubic "}.get(under[-2:], "")
-        under = under.removesuffix("^2").removesuffix("^3")
-        said += f" per {'' if time else cubed}{_PER.get(under) or UNITS[under][0]}{' squared' if time and cubed else ''}"
+        under, _, power = match["per"].partition("^")
+        if under in _PER:
+            said += f" per {_PER[under]}{' squared' if power else ''}"
+        else:
+            said += f" per {_POWERS.get(power, '')}{UNITS[under][0]}"
     return said
+
+
+def _feet(match: re.Match[str]) -> str:
+    return f"{number(match[1])} {'foot' if match[1] == '1' else 'feet'}"
 
 
 def _inches(match: re.Match[str]) -> str:
@@ -61,21 +65,17 @@ def _inches(match: re.Match[str]) -> str:
 
 
 _PER_UNIT = "|".join(re.escape(unit) for unit in sorted({*UNITS, *_PER}, key=len, reverse=True) if unit != "in")
+_BARE = rf"(?<![\w.])({NUMBER})"
 RULES: list[Rule] = [
-    (
-        re.compile(r"(?<![\w.])(\d+)' ?(\d{1,2}(?:\.\d+)?)(?:\"|'')"),
-        lambda m: f"{number(m[1])} {'foot' if m[1] == '1' else 'feet'} {number(m[2])}",
-    ),
-    (re.compile(rf"(\b[Aa]n? )?(?<![\w.])({NUMBER})\"{_WIDE}"), _inches),
-    (re.compile(rf"(?<![\w.])({NUMBER})'{_WIDE}"), lambda m: f"{number(m[1])} {'foot' if m[1] == '1' else 'feet'}"),
-    (
-        re.compile(rf"(?<![\w.])({NUMBER})(?:in\b(?!\.)| ?in\.)(?! ?\d)"),
-        lambda m: f"{number(m[1])} {'inch' if m[1] == '1' else 'inches'}",
-    ),
+    (re.compile(rf"{_BARE}' ?(\d{{1,2}}(?:\.\d+)?)(?:\"|'')"), lambda m: f"{_feet(m)} {number(m[2])}"),
+    (re.compile(rf"(\b[Aa]n? )?{_BARE}\"{_WIDE}"), _inches),
+    (re.compile(rf"{_BARE}'{_WIDE}"), _feet),
+    (re.compile(rf"(\b[Aa]n? )?{_BARE}(?:in\b(?!\.)| ?in\.)(?! ?\d)"), _inches),
     (
         re.compile(
             rf"(?P<article>\b[Aa]n? )?(?<![\w.])(?P<amount>{NUMBER})(?P<join>[ -]?)(?P<area>(?:sq|cu)\.? )?"
-            rf"(?P<unit>(?:(?<=\d)(?!s\b))?(?:{_UNIT}))(?:\^(?P<power>[23]))?(?![\w^'])(?:/(?P<per>(?:{_PER_UNIT})(?:\^[23])?)(?!\w))?(?:\.(?= [a-z]))?"
+            rf"(?P<unit>(?:(?<=\d)(?!s\b))?(?:{_UNIT}))(?:\^(?P<power>[23]))?(?![\w^'])"
+            rf"(?:/(?P<per>(?:{_PER_UNIT})(?:\^[23])?)(?!\w))?(?:\.(?= [a-z]))?"
         ),
         _unit,
     ),

@@ -112,10 +112,10 @@ def _any(words: Iterable[str]) -> str:
 
 
 ADDRESSES: list[Rule] = [
-    _rule(r"(?P<address>[\w.+-]+@[\w-]+(?:\.[\w-]+)+)", _address),
+    _rule(r"(?P<address>[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+)", _address),
     _rule(r"(?P<address>\b(?:https?://|ftp://|www\.)[^\s<>\"',]*[\w/])", _address, re.IGNORECASE),
     _rule(
-        r"(?<![\w@.])(?P<address>(?:[a-z0-9-]+\.)+(?:com|org|net|edu|gov|io|co\.uk|ai|info|uk|de|fr|eu)(?:/[\w./?=&%#~+-]*[\w/])?)(?!\w)",
+        r"(?<![\w@.])(?P<address>(?:[a-z0-9-]{1,63}\.){1,5}(?:com|org|net|edu|gov|io|co\.uk|ai|info|uk|de|fr|eu)(?:/[\w./?=&%#~+-]*[\w/])?)(?!\w)",
         _address,
         re.IGNORECASE,
     ),
