@@ -170,7 +170,7 @@ class Exploding(Tiny):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="not finite|nan"):
+    with pytest.raises(TrainingError, match=r"not finite|nan"):
         fit(Exploding(), config(steps=50), tmp_path)
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path).values())
 
@@ -249,7 +249,7 @@ def test_threads_are_as_before_after_training(tmp_path: Path) -> None:
 def test_impossible_settings_are_named() -> None:
     with pytest.raises(SettingsError, match="'fp8'"):
         LoopConfig(steps=1, precision="fp8")
-    with pytest.raises(SettingsError, match="'steps' must|steps must"):
+    with pytest.raises(SettingsError, match="steps must be at least 1"):
         LoopConfig(steps=0)
     with pytest.raises(SettingsError, match="'cosine' or 'linear'"):
         LoopConfig(steps=1, decay="step")

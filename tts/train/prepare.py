@@ -13,11 +13,13 @@ import logging
 import shutil
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -81,12 +83,14 @@ def prepare(source: str | Path, out: str | Path, config: PrepareConfig = Prepare
     Returns:
         counts, and the clips that were left out: unreadable, unpronounceable, or at a pace that cannot be their text.
     Raises:
-        InputError: there is nothing to prepare.
+        InputError: there is nothing to prepare, or the manifest cannot be understood.
         MissingPackageError: the teacher is not installed.
     """
     clips = read_clips(Path(source), config.language, teacher)
     if not clips:
         raise InputError(f"{source} lists no clips; give a TSV with columns path and text, or a folder with metadata.csv")
+    if twice := [name for name, times in Counter(clip.id for clip in clips).items() if times > 1]:
+        raise InputError(f"{source} lists {twice[0]!r} more than once; every clip needs a path of its own")
     front = PhoneFrontEnd()
     tokens, skipped = _phones(front, {clip.id: (clip.text, clip.language) for clip in clips})
     seconds, count = 0.0, 0
@@ -184,7 +188,7 @@ def _teacher_clips(path: Path, language: str, teacher: str) -> Iterator[Clip]:
             yield Clip(f"{name}-{number:05d}", f"teacher-{program}", name, "", language, text, teacher=(program, voice))
 
 
-def _opened(path: Path):  # type: ignore[no-untyped-def]
+def _opened(path: Path) -> TextIO:
     try:
         return path.open(encoding="utf-8-sig", newline="")
     except OSError as error:
