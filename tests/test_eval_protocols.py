@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tts.errors import InputError
-from tts.eval.protocols import Item, from_manifest, read_protocol, write_protocol
+from tts.eval.protocols import Item, from_manifest, read_protocol, shorten, write_protocol
 
 
 @pytest.fixture
@@ -96,3 +96,9 @@ def test_manifest_gives_both_protocols_without_choice(tmp_path: Path) -> None:
         ("dora", "six seven eight nine ten"),
     ]
     assert from_manifest(tmp_path / "m.tsv", tmp_path / "texts", 2, {"read"}) == (again, new)
+
+
+def test_shortened_items_have_one_to_three_words_and_no_recording() -> None:
+    short = shorten([Item(str(i), "one two three four", Path("a"), recording=Path("b")) for i in range(4)])
+    assert [item.text for item in short] == ["one", "one two", "one two three", "one"]
+    assert all(item.recording is None for item in short)

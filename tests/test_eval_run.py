@@ -118,6 +118,16 @@ def test_run_goes_on_where_it_stopped_and_never_mixes_settings(protocol: Path, t
         run(protocol, Fake("other"), folder, METERS, checks=(False,), seed=1)
 
 
+def test_broken_system_stops_the_run_instead_of_counting_as_silence(protocol: Path, tmp_path: Path) -> None:
+    class Broken:
+        def synthesize(self, text: str, prompt: Any, **options: Any) -> Audio:
+            raise SettingsError("no such backend")
+
+    with pytest.raises(SettingsError, match="no such backend"):
+        run(protocol, Broken(), tmp_path / "run", METERS)
+    assert not list((tmp_path / "run" / "check-off").iterdir())
+
+
 def test_speech_extent_leaves_the_silence_out() -> None:
     start, end = speech_extent(tone(1.0, silence=0.5))
     assert start == pytest.approx(0.5, abs=0.06) and end == pytest.approx(1.5, abs=0.06)

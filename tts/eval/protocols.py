@@ -6,7 +6,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tts.errors import InputError, nearest
@@ -163,6 +163,15 @@ def from_manifest(
         for clip, text in zip(silent, sentences_left, strict=False)
     ]
     return again, new
+
+
+def shorten(items: Iterable[Item]) -> list[Item]:
+    """The items with only the first one, two, three, one, … words of their texts: what short requests are tested with."""
+    short = []
+    for index, item in enumerate(items):
+        text = " ".join(item.text.split()[: 1 + index % 3])
+        short.append(replace(item, text=text, recording=None))
+    return short
 
 
 def _lasts(clip: dict[str, str], seconds: tuple[float, float]) -> bool:

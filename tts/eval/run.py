@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tts.audio import save
-from tts.errors import MynahError, OutputError, SettingsError
+from tts.errors import OutputError, PromptError, SettingsError, TextError
 from tts.eval.measures import Clip, Meters, measure, read_clip
 from tts.eval.plots import plot_item, worst
 from tts.eval.protocols import Item, read_protocol
@@ -33,7 +33,7 @@ class Speaks(Protocol):
     """What is evaluated: `tts.pipeline.Synthesizer`, or anything that speaks like it."""
 
     def synthesize(self, text: str, prompt: Any, **options: Any) -> Any:
-        """An audio with `samples` [N], `sample_rate` in Hz and `report`; raises MynahError where it cannot."""
+        """An audio with `samples` [N], `sample_rate` in Hz and `report`; raises TextError or PromptError."""
         ...
 
 
@@ -51,7 +51,7 @@ def run(
 
     The folder then holds, for each value of `checks`, a row of sounds and reports (`check-off/ID.wav`, `ID.json`), report.json,
     plots/ (the first items and the worst) and transcripts.json. What is there already is not spoken again, so a run that was
-    cut short goes on where it stopped. An item that cannot be spoken counts as an empty output.
+    cut short goes on where it stopped. An item whose text or prompt is refused counts as an empty output.
 
     Args:
         meters: the instruments; None: `Meters()`, with transcripts kept in the folder.
@@ -101,7 +101,7 @@ def speak_all(items: Iterable[Item], synthesizer: Speaks, folder: Path, **option
         started = time.perf_counter()
         try:
             audio = synthesizer.synthesize(item.text, item.prompt, prompt_text=item.prompt_text, **options)
-        except MynahError as error:
+        except (TextError, PromptError) as error:  # any other error is the system's, and would spoil every item
             log.warning("%s cannot be spoken: %s", item.id, error)
             samples, rate, told = torch.zeros(0), 16_000, {"error": f"{type(error).__name__}: {error}"}
         else:
