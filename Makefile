@@ -1,0 +1,59 @@
+# What a person types. Everything is installed into .venv, once; nothing else on the machine is touched.
+#
+#     make demo     hello.wav: a sentence in the built-in voice
+#     make test     the tests
+#     make check    style, and the types of the wheel as somebody else would install it
+#     make bench    speed, cold start and memory on this machine
+#     make clean    away with everything that these have made
+
+TEXT = Hello! I have never said this before, and yet you can hear me say it.
+WORKERS = 2
+
+PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$p && break; done)
+BIN = .venv/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+# Each test runs one thread, and the workers share the cores; a test that is about threads sets their number itself.
+ONE_THREAD = OMP_NUM_THREADS=1
+
+.PHONY: demo test check bench clean
+.NOTPARALLEL:
+
+demo: .venv/installed
+	$(BIN)/mynah say "$(TEXT)" --out hello.wav
+
+test: .venv/installed-dev
+	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@rm -rf build  # what an earlier wheel left there would get into the next
+	@outside=$$(mktemp -d) && trap 'rm -rf build "$$outside"' EXIT && cache="$(CURDIR)/.mypy_cache" && bin="$(CURDIR)/$(BIN)" \
+	&& $(PIP) wheel -q --no-deps --no-build-isolation -w "$$outside" . \
+	&& $(PIP) install -q --no-deps --target "$$outside/site" "$$outside"/*.whl \
+	&& cp pyproject.toml "$$outside" && cd "$$outside/site" \
+	&& "$$bin/mypy" --config-file ../pyproject.toml --cache-dir "$$cache" -p tts
+
+bench: .venv/installed-dev
+	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis hello.wav
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Mynah needs Python 3.11 or newer, with venv, on the PATH"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	@echo "installing into .venv; torch is large, so this takes some minutes the first time"
+	@$(PIP) install -q -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing what tests and checks need"
+	@$(PIP) install -q -e '.[dev]'
+	@$(PIP) install -q -e '.[eval]' > .venv/eval.log 2>&1 \
+	|| echo "SIM and PESQ want a C compiler (see .venv/eval.log): their tests are skipped"
+	@touch $@
