@@ -80,6 +80,7 @@ class Recognizer(Protocol):
     accepts: FrameSpec  # the frames it reads
     emits: FrameSpec  # kind "posteriors": log-probabilities over its symbols, blank first
     symbols: tuple[str, ...]
+    table: str  # identity of the symbol table those are of
 
     def posteriors(self, frames: Frames) -> Frames: ...
 

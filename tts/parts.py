@@ -1,0 +1,98 @@
+"""The parts of a system that speaks: built from a checkpoint, put on a device, and seen to fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tts.checkpoint import Checkpoint
+from tts.errors import FitError, SettingsError
+from tts.frames import check_fit
+from tts.interfaces import Backend, Duration, Encoder, FrontEnd, Recognizer, Vocoder
+from tts.text.tokens import SymbolTable
+
+ROLES = ("frontend", "encoder", "recognizer", "duration", "vocoder")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """One part of each role, and the backends by name ("flow")."""
+
+    front_end: FrontEnd
+    encoder: Encoder
+    recognizer: Recognizer
+    duration: Duration
+    vocoder: Vocoder
+    backends: Mapping[str, Backend]
+    device: torch.device
+
+
+def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts:
+    """Build everything that a checkpoint lists.
+
+    Raises:
+        CheckpointError: a part is missing or its weights are not what its config asks for; FitError: two parts do not fit.
+        SettingsError: the device does not exist.
+    """
+    device = find_device(device)
+    built = {name: _placed(loaded.build(name), device) for name in loaded.system.parts}
+    backends = {
+        name.partition(".")[2] or loaded.system.parts[name].type: part
+        for name, part in built.items()
+        if name.partition(".")[0] == "backend"
+    }
+    for role in ROLES:
+        if role not in built:
+            raise FitError(f"{loaded.folder} has no {role}; a system that speaks needs {', '.join(ROLES)} and a backend")
+    if not backends:
+        raise FitError(f"{loaded.folder} has no backend; a system that speaks needs one")
+    front_end, encoder, recognizer, duration, vocoder = (built[role] for role in ROLES)
+    parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device)
+    _check_frames(parts)
+    _check_symbols(parts, loaded)
+    if parts.vocoder.sample_rate != loaded.system.sample_rate:
+        rates = f"{parts.vocoder.sample_rate} Hz, and the system says {loaded.system.sample_rate} Hz"
+        raise FitError(f"the vocoder of {loaded.folder} makes {rates}")
+    return parts
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """A device by its name. Raises SettingsError where there is none."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
+        raise SettingsError(f"the device {name!r} cannot be used ({str(error).splitlines()[0]}); use 'cpu'") from error
+    return device
+
+
+def _check_frames(parts: Parts) -> None:
+    mel = parts.encoder.emits
+    check_fit("the encoder", mel, "the recognizer", parts.recognizer.accepts)
+    for name, backend in parts.backends.items():
+        for kind, needed in backend.needs.items():
+            check_fit("the encoder", mel, f"the prompt's {kind} of the backend {name}", needed)
+        check_fit(f"the backend {name}", backend.emits, "the vocoder", parts.vocoder.accepts)
+        check_fit(f"the backend {name}", backend.emits, "the recognizer", parts.recognizer.accepts)
+
+
+def _check_symbols(parts: Parts, loaded: Checkpoint) -> None:
+    table = parts.front_end.table
+    for name, symbols in loaded.system.tables.items():
+        if SymbolTable(tuple(symbols)).identity != table:
+            raise FitError(
+                f"the table {name!r} of {loaded.folder} differs from this version's; use the mynah-tts it was made by"
+            )
+    readers: dict[str, Recognizer | Duration | Backend] = {"recognizer": parts.recognizer, "duration": parts.duration}
+    readers |= {f"backend {name}": backend for name, backend in parts.backends.items()}
+    for name, part in readers.items():
+        if part.table != table:
+            raise FitError(f"the {name} of {loaded.folder} reads the symbol table {part.table}, the front end writes {table}")
+
+
+def _placed(part: Any, device: torch.device) -> Any:
+    return part.to(device) if isinstance(part, nn.Module) else part

@@ -1,0 +1,220 @@
+"""A recording becomes a voice: its mel, its phones and where they lie; and voices that a checkpoint keeps in voices/.
+
+recording ─► read_prompt ─► mel ─► posteriors ─┬─ prompt_text known ─► align ─┐
+                                               └─ not known ────────► read ───┴─► tokens on frames ─► the best 12 s
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tts.asr.align import align, read
+from tts.audio import read_prompt
+from tts.errors import CheckpointError, FitError, PromptError, TextError, nearest
+from tts.files import write_whole
+from tts.frames import Frames, Prompt, Tokens, Wave
+from tts.interfaces import Encoder, FrontEnd, Recognizer
+
+HOPELESS = -3.0  # mean log-posterior of an alignment below which a transcript is taken not to be what is said
+UNCLEAR = 0.3  # confidence of a reading below which the recording hardly holds speech
+QUIET_FRAMES = 8  # without a phone: a silence long enough to cut in
+KEPT = 64  # encoded prompts that are remembered
+VOICES = "voices"  # the folder of a checkpoint with the voices that it brings
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A voice ready for use: what `Synthesizer.encode_prompt` gives, and `synthesize` takes in place of a recording.
+
+    prompt: one row, with `token_frames`. seconds: how long it is. warnings: sentences on what will cost quality.
+    """
+
+    prompt: Prompt
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+class PromptEncoder:
+    """The parts that hear a prompt. May be used from several threads; the last prompts are remembered by their content."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        recognizer: Recognizer,
+        front_end: FrontEnd,
+        sample_rate: int,
+        longest: float = 12.0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """sample_rate: that of the encoder, in Hz. longest: seconds that are used of a prompt. device: the recognizer's."""
+        self.encoder, self.recognizer, self.front_end = encoder, recognizer, front_end
+        self.sample_rate, self.longest, self.device = sample_rate, longest, device
+        self._lock = threading.Lock()
+        self._known: OrderedDict[tuple[str, ...], EncodedPrompt] = OrderedDict()
+
+    def encode(self, source: Any, prompt_text: str | None, language: str) -> EncodedPrompt:
+        """A recording, or a list of them, as `tts.audio.read_prompt` takes it.
+
+        Args:
+            prompt_text: what is said in it; None: the recognizer reads its phones. language: of prompt_text.
+        Raises:
+            PromptError: the recording cannot be used. TextError: nothing in prompt_text can be pronounced.
+        """
+        samples, warnings = read_prompt(source, self.sample_rate)
+        content = hashlib.sha256(samples.numpy().tobytes()).hexdigest()
+        key = (content, repr(prompt_text), language, *warnings)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        encoded = self._encode(Wave.of(samples, self.sample_rate), prompt_text, language, warnings)
+        with self._lock:
+            self._known[key] = encoded
+            while len(self._known) > KEPT:
+                self._known.popitem(last=False)
+        return encoded
+
+    @torch.inference_mode()
+    def _encode(self, wave: Wave, prompt_text: str | None, language: str, warnings: list[str]) -> EncodedPrompt:
+        # 1. hear
+        mel = moved(self.encoder.encode(wave), self.device)
+        log_probs = self.recognizer.posteriors(mel).data[0].T.float().cpu()  # [T, V]
+        # 2. which phones, on which frames
+        tokens, frames, complaints = self._phones(log_probs, prompt_text, language)
+        # 3. the best part of what is too long
+        T, rate = len(log_probs), float(mel.spec.rate)
+        most = int(self.longest * rate)
+        if most < T:
+            start, end = best_window(log_probs, most)
+            tokens, frames = cut(tokens, frames, start, end)
+            mel = Frames(mel.data[:, :, start:end].contiguous(), torch.full_like(mel.lengths, end - start), mel.spec)
+            complaints.append(
+                f"The recording has {T / rate:.1f} seconds of speech; the clearest {(end - start) / rate:.1f} of them are used."
+            )
+        return EncodedPrompt(*_row(mel, tokens, frames, self.front_end.table), (*warnings, *complaints))
+
+    def _phones(self, log_probs: Tensor, text: str | None, language: str) -> tuple[list[int], list[int], list[str]]:
+        """Tokens, frames of each, and complaints."""
+        complaints = []
+        rate = float(self.recognizer.accepts.rate)
+        if text is not None:
+            try:
+                asked = [token for token in self.front_end.encode(text, language) if isinstance(token, int)]
+            except TextError as error:
+                raise TextError(f"prompt_text: {error}; or leave it out, and the recording is read") from error
+            found = align(log_probs, asked, rate)
+            if found is not None and found.score >= HOPELESS:
+                return asked, found.frames, []
+            complaints.append("The prompt's text does not seem to be what is said in it, so its phones were read instead.")
+        heard = read(log_probs, rate)
+        if heard.confidence < UNCLEAR:
+            complaints.append(
+                "Hardly any speech is heard in the recording; one clear voice, close to the microphone, is better."
+            )
+        return heard.tokens, heard.frames, complaints
+
+
+def best_window(log_probs: Tensor, most: int) -> tuple[int, int]:
+    """Where the clearest part of a long recording lies.
+
+    Args:
+        log_probs: [T, V] log-posteriors, blank first. most: frames, fewer than T.
+    Returns:
+        (first frame, last frame + 1), at most `most` frames, that hold the most confident speech: the sum of the posteriors of
+        all frames with a phone is the greatest. Cut in the middles of silences, where there are any.
+    """
+    values, labels = log_probs.max(1)
+    T, speaks = len(labels), labels > 0
+    clear = torch.cat([torch.zeros(1, dtype=torch.float64), (values.exp() * speaks).double().cumsum(0)])  # [T + 1]
+    cuts, run = [0], 0
+    for t, spoken in enumerate([*speaks.tolist(), True]):
+        if not spoken:
+            run += 1
+        elif run >= QUIET_FRAMES:
+            cuts.append(t - run // 2)
+        run = run if not spoken else 0
+    cuts = sorted({*cuts, T})
+    best = (-1.0, 0, most)
+    for start in cuts[:-1]:
+        inside = [end for end in cuts if start < end <= start + most]
+        end = inside[-1] if inside else start + most  # speech without a pause is cut where it must be
+        best = max(best, (float(clear[min(end, T)] - clear[start]), start, min(end, T)), key=lambda window: window[0])
+    return best[1], best[2]
+
+
+def cut(tokens: list[int], frames: list[int], start: int, end: int) -> tuple[list[int], list[int]]:
+    """The tokens that sound within [start, end), and how many frames of it each lasts; their sum is end - start."""
+    kept_tokens, kept_frames, at = [], [], 0
+    for token, length in zip(tokens, frames, strict=True):
+        inside = min(at + length, end) - max(at, start)
+        at += length
+        if inside > 0:
+            kept_tokens.append(token)
+            kept_frames.append(inside)
+    return kept_tokens, kept_frames
+
+
+def moved(frames: Frames, device: str | torch.device) -> Frames:
+    """The same frames on another device."""
+    return replace(frames, data=frames.data.to(device), lengths=frames.lengths.to(device))
+
+
+def save_voice(folder: str | Path, name: str, voice: EncodedPrompt) -> Path:
+    """Put a voice into a checkpoint's folder, for `prompt="voice:NAME"`. Raises OutputError."""
+    from safetensors.torch import save
+
+    prompt, mel = voice.prompt, voice.prompt.frames["mel"]
+    assert prompt.token_frames is not None
+    tensors = {
+        "mel": mel.data[0].cpu().contiguous(),
+        "tokens": prompt.tokens.ids[0].contiguous(),
+        "token_frames": prompt.token_frames[0].contiguous(),
+    }
+    path = Path(folder) / VOICES / f"{name}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, save(tensors, {"table": prompt.tokens.table, "mel": mel.spec.flavour}))
+    return path
+
+
+def voice_names(folder: Path) -> list[str]:
+    """The voices that a checkpoint brings."""
+    return sorted(path.stem for path in (folder / VOICES).glob("*.safetensors"))
+
+
+def load_voice(folder: Path, name: str, encoder: Encoder, table: str) -> EncodedPrompt:
+    """A voice of a checkpoint. Raises PromptError for an unknown name, CheckpointError for a broken file, FitError."""
+    from safetensors import SafetensorError, safe_open
+
+    names = voice_names(folder)
+    if name not in names:
+        have = f"it has {', '.join(names)}" if names else "it has none; give a recording"
+        raise PromptError(f"{folder.name} has no voice {name!r}{nearest(name, names)}; {have}")
+    path = folder / VOICES / f"{name}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            mel, tokens, frames = (file.get_tensor(key) for key in ("mel", "tokens", "token_frames"))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); get the checkpoint again") from error
+    if about.get("table") != table or about.get("mel") != encoder.emits.flavour:
+        raise FitError(f"{path} was made for another system: its mel or its symbols differ; get the checkpoint again")
+    if int(frames.sum()) != mel.shape[1] or tokens.shape != frames.shape:
+        raise CheckpointError(f"{path}: {int(frames.sum())} frames of tokens over {mel.shape[1]} of mel; get it again")
+    spoken = Frames(mel.float()[None], torch.tensor([mel.shape[1]]), encoder.emits)
+    return EncodedPrompt(*_row(spoken, tokens.tolist(), frames.tolist(), table))
+
+
+def _row(mel: Frames, tokens: list[int], frames: list[int], table: str) -> tuple[Prompt, float]:
+    """One Prompt of one row, and its seconds."""
+    assert sum(frames) == mel.data.shape[2], (sum(frames), mel.data.shape)
+    seconds = mel.data.shape[2] / float(mel.spec.rate)
+    lasts = torch.tensor([frames], dtype=torch.int64)
+    return Prompt({"mel": mel}, Tokens.of([tokens], table), torch.tensor([seconds]), lasts), seconds

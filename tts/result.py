@@ -1,0 +1,124 @@
+"""What comes back: the sound, the report on how it was made, or the failure of one request of a batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tts.errors import MynahError
+from tts.frames import Request
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What became of one sentence, or of the part of one that a pause cuts off.
+
+    passed: the verdict on the try that was kept; None: nobody listened. missed and repeated are phones, error_rate the share of
+    wrong ones (see tts/asr/check.py).
+    """
+
+    text: str
+    seed: int  # of the try that was kept
+    tries: int
+    planned_seconds: float
+    seconds: float
+    passed: bool | None = None
+    missed: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    error_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which weights spoke. parts: the first digits of the SHA-256 of each part's weights."""
+
+    name: str
+    version: str
+    licence: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How an Audio was made, truthfully: also what went wrong and was kept since no try was better.
+
+    planned_seconds: of the whole, pauses included. spent_seconds: wall time; stages: the same by stage.
+    """
+
+    seed: int
+    sentences: tuple[Sentence, ...]
+    planned_seconds: float
+    seconds: float
+    spent_seconds: float
+    stages: Mapping[str, float]
+    warnings: tuple[str, ...]
+    model: Model
+    backend: str
+    settings: Mapping[str, Any]
+    language: str
+    real_time_factor: float  # seconds spent for each second of sound
+
+    @property
+    def tries(self) -> int:
+        return sum(sentence.tries for sentence in self.sentences)
+
+    @property
+    def checked(self) -> bool:
+        """Whether the recognizer listened to every sentence."""
+        return all(sentence.passed is not None for sentence in self.sentences)
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Phones asked for and not heard."""
+        return tuple(phone for sentence in self.sentences for phone in sentence.missed)
+
+    @property
+    def repeated(self) -> tuple[str, ...]:
+        """Phones heard twice in a row."""
+        return tuple(phone for sentence in self.sentences for phone in sentence.repeated)
+
+    def provenance(self) -> dict[str, Any]:
+        """What a file says about where it comes from: whatever made its samples, and no time of day."""
+        return {
+            "generator": "mynah-tts",
+            "model": asdict(self.model),
+            "backend": self.backend,
+            "settings": dict(self.settings),
+            "language": self.language,
+            "seed": self.seed,
+            "seeds": [sentence.seed for sentence in self.sentences],
+        }
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Speech: samples float32 [N] in [-1, 1], sample_rate in Hz, and the report on how it was made."""
+
+    samples: np.ndarray
+    sample_rate: int
+    report: Report
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.sample_rate
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write wav, flac, ogg, opus or mp3, as the extension says, whole or not at all. Raises OutputError."""
+        import torch
+
+        from tts.audio import save
+
+        return save(path, torch.from_numpy(self.samples), self.sample_rate, **self.report.provenance())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request of a batch that could not be spoken, and why."""
+
+    request: Request
+    error: MynahError

@@ -1,0 +1,127 @@
+"""What is said, in which order and how long: a text to lines and pauses, their plans, and their sounds joined again.
+
+"One. Two, [pause:0.5] three."   ─►   Line(One.)  Line(Two,)  Pause(0.5)  Line(three.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tts.audio import PEAK
+from tts.duration.rules import paced, scale
+from tts.errors import SettingsError, TextError
+from tts.frames import Plan, Prompt, Tokens
+from tts.interfaces import Duration, FrontEnd
+from tts.text.chunk import chunk
+from tts.text.markup import Pause, segments
+
+GAP_SECONDS = 0.15  # of silence between two sentences, beside what each ends with
+FADE_SECONDS = 0.005  # at both ends of each line, so that nothing clicks
+PACE = (0.2, 5.0)  # how many times as fast as planned a text may be spoken
+
+
+@dataclass(frozen=True)
+class Line:
+    """Tokens that are spoken in one go: a sentence, or what a pause cuts off from it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+Script = list[Line | Pause]
+
+
+def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script, list[str]]:
+    """A text as lines and pauses, and a warning for each sentence in which nothing can be pronounced.
+
+    Raises TextError when that is so of every sentence, or a mark in the text is wrong; LanguageError.
+    """
+    if not isinstance(text, str):
+        raise TextError(f"a text is a string, got {type(text).__name__}")
+    segments(text)  # a wrong mark is an error wherever it stands, not a sentence that is left out
+    script: Script = []
+    refused: list[TextError] = []
+    for sentence in chunk(text):
+        try:
+            tokens = front_end.encode(sentence, language)
+        except TextError as error:
+            refused.append(error)
+            continue
+        for is_pause, run in itertools.groupby(tokens, lambda token: isinstance(token, Pause)):
+            part = list(run)
+            script += part if is_pause else [Line(sentence, tuple(part))]
+    if not any(isinstance(part, Line) for part in script):
+        raise refused[0] if refused else TextError(f"there is nothing to say in {text[:60]!r}; give words or numbers")
+    return script, [f"A sentence was left out: {error}." for error in refused]
+
+
+def plan_script(
+    script: Script, voice: Prompt, duration: Duration, rate: float, speed: float = 1.0, seconds: float | None = None
+) -> list[Plan]:
+    """How long each line takes, at `speed`, or so that the whole with its pauses takes `seconds` to the frame (at `rate` Hz).
+
+    Every line gets its share of the seconds in proportion to its plan.
+
+    Raises:
+        SettingsError: a speed, or seconds that amount to one, outside PACE.
+    """
+    lines = [part for part in script if isinstance(part, Line)]
+    plans = [duration.plan(Tokens.of([line.ids], duration.table), voice) for line in lines]
+    slowest, fastest = PACE
+    if seconds is None:
+        if not slowest <= speed <= fastest:
+            raise SettingsError(f"speed must be within {slowest:g} to {fastest:g} (1 is the voice's own), got {speed:g}")
+        return [paced(plan, speed) for plan in plans]
+    silence = sum(part.seconds for part in script if isinstance(part, Pause)) + GAP_SECONDS * sum(gaps(script))
+    planned = sum(float(plan.seconds) for plan in plans)
+    least, most = planned / fastest + silence, planned / slowest + silence
+    if not least <= seconds <= most:
+        raise SettingsError(f"this text takes {least:.1f} to {most:.1f} seconds in this voice, got {seconds:g} seconds")
+    # shares are rounded where they end, so that errors do not add up
+    shares = torch.cat([plan.seconds for plan in plans]).cumsum(0) * ((seconds - silence) / planned)
+    ends = (shares * rate).round() / rate
+    return [_lasting(plan, end) for plan, end in zip(plans, torch.diff(ends, prepend=ends.new_zeros(1)), strict=True)]
+
+
+def gaps(script: Script) -> list[bool]:
+    """For each part of a script, whether a gap stands before it: between two sentences without a pause."""
+    return [isinstance(a, Line) and isinstance(b, Line) for a, b in zip([None, *script], script, strict=False)]
+
+
+def join(script: Script, sounds: Sequence[Tensor], sample_rate: int) -> Tensor:
+    """The sounds [N] of the lines, in order, with pauses of exactly their samples and gaps between: [N], |x| <= PEAK.
+
+    What is too loud is made softer as a whole, so that nothing is clipped.
+    """
+    parts: list[Tensor] = []
+    following = iter(sounds)
+    for part, gap in zip(script, gaps(script), strict=True):
+        if gap:
+            parts.append(torch.zeros(round(GAP_SECONDS * sample_rate)))
+        if isinstance(part, Pause):
+            parts.append(torch.zeros(round(part.seconds * sample_rate)))
+        else:
+            parts.append(faded(next(following), round(FADE_SECONDS * sample_rate)))
+    samples = torch.cat(parts)
+    return samples * min(1.0, PEAK / max(float(samples.abs().max()), 1e-9))
+
+
+def faded(samples: Tensor, n: int) -> Tensor:
+    """Samples [N] that rise from silence over the first n, and fall back over the last."""
+    n = min(n, len(samples) // 2)
+    rise = torch.linspace(0, 1, n + 2)[1:-1]
+    samples = samples.clone()
+    samples[:n] *= rise
+    samples[len(samples) - n :] *= rise.flip(0)
+    return samples
+
+
+def _lasting(plan: Plan, seconds: Tensor) -> Plan:
+    if plan.token_seconds is None:
+        return Plan(seconds[None])
+    return Plan(*scale(plan.token_seconds, seconds[None]))
