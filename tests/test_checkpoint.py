@@ -133,7 +133,7 @@ def test_a_missing_file_is_named(folder):
 
 def test_a_config_truncated_anywhere_is_noticed(folder):
     whole = (folder / CONFIG).read_text().rstrip("\n")
-    for end in range(0, len(whole), 7):
+    for end in range(0, len(whole), 29):
         (folder / CONFIG).write_text(whole[:end])
         with pytest.raises(CheckpointError):
             load(folder)
