@@ -10,6 +10,7 @@ there to be recognised, and no piece of a sentence waits for another one.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from tts.errors import TextError
 from tts.text.dates import MONTHS
@@ -29,9 +30,10 @@ _WHOLE = re.compile(
         (
             re.sub(r"\(\?P<\w+>", "(?:", PRONUNCIATION),
             re.sub(r"\(\?P<\w+>", "(?:", PAUSE),
-            r"\b(?:https?://|www\.)\S*[\w/]|[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+|\b[\w-]{1,63}(?:\.[\w-]{1,63}){0,4}\.(?:com|org|net|edu|gov|io|uk)\b",
+            r"\b(?:https?://|www\.)\S*[\w/]|[\w.+-]{1,64}@[\w-]+(?:\.[\w-]+)+",
+            r"\b[\w-]{1,63}(?:\.[\w-]{1,63}){0,4}\.(?:com|org|net|edu|gov|io|uk)\b",
             rf"\b(?:{_MONTH}) \d{{1,2}}(?:st|nd|rd|th)?(?:,? \d{{4}})?\b",
-            rf"[-+$€£¥#~(]{{0,3}}\d(?:[.,:/–'-]?\d|[ )][-( ]?\d)*(?:(?:\s?[%°]|st|nd|rd|th)?\s?[ap]\.m\.|[\s-]?[^\W\d_]+)?",
+            rf"[-+$€£¥#~(]{{0,3}}\d(?:[.,:/–'-]?\d|[ )][-( ]?\d)*(?:\s?[ap]\.m(?:\.{_OPENS})?|[\s-]?[^\W\d_]+)?",
             rf"\b(?:{_any(TITLES)}|St|Dr)\.\s+\S+?(?=[\s.,;:!?]|$)",
             r"\b[A-Z][a-z]+ [IVX]+\b",
             rf"\b(?:{_any(COUNTED)}|[Nn]os?)\.(?=\s*#?\d)",
@@ -41,7 +43,7 @@ _WHOLE = re.compile(
         )
     )
 )
-_END = re.compile(r"[.!?…]+[\"'”’)\]»]*(?=\s|$)|[。！？।]+[」』”’]*|\n\s*\n")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]»]*(?=\s|$)|[。！？।]+[」』”’]*|\n\s*\n")
 _INNER_ENDS = (re.compile(r"[;:—–](?=\s)|\s[—–-]+(?=\s)|—"), re.compile(r"[,)、，]"), re.compile(r"(?=\s)"))
 
 
@@ -97,19 +99,20 @@ def _sentences(text: str) -> list[str]:
 
 def _shorten(sentence: str, most: int) -> list[str]:
     """A sentence cut into about equal parts at its best inner boundaries: ; : — before commas before spaces."""
-    pieces = []
-    while len(sentence) > most:
-        inside = _inside(sentence)
-        wished = len(sentence) / -(-len(sentence) // most)
-        cut = 0
-        for boundary in _INNER_ENDS:
-            ends = [m.end() for m in boundary.finditer(sentence) if wished * 0.5 <= m.end() <= most and not inside[m.end()]]
-            if ends:
-                cut = min(ends, key=lambda end: abs(end - wished))
-                break
-        if not cut:  # one very long thing, or a script without spaces
-            spaces = [i for i in range(1, most) if sentence[i] == " " and not inside[i]]
-            cut = spaces[-1] if spaces else next((i for i in range(most, len(sentence)) if not inside[i]), len(sentence))
-        pieces.append(sentence[:cut].strip())
-        sentence = sentence[cut:].strip()
-    return [piece for piece in [*pieces, sentence] if piece]
+    inside = _inside(sentence)
+    boundaries = [[m.end() for m in ends.finditer(sentence) if not inside[m.end()]] for ends in _INNER_ENDS]
+    cuts = [0]
+    while (left := len(sentence) - cuts[-1]) > most:
+        start = cuts[-1]
+        wished = start + left / -(-left // most)
+        shortest = start + (wished - start) * 0.5
+        good = ([end for end in ends if shortest <= end <= start + most] for ends in boundaries)
+        best = next((ends for ends in good if ends), None)
+        if best:
+            cuts.append(min(best, key=lambda end: abs(end - wished)))
+        else:  # one very long thing, or a script without spaces
+            free = (i for i in range(start + most, len(sentence)) if not inside[i])
+            before = [end for end in boundaries[-1] if start < end <= start + most]
+            cuts.append(before[-1] if before else next(free, len(sentence)))
+    pieces = [sentence[a:b].strip() for a, b in pairwise([*cuts, len(sentence)])]
+    return [piece for piece in pieces if piece]

@@ -135,7 +135,11 @@ _MINUTE = r"(?P<minute>[0-5]\d)"
 _ERA = r"(?P<era>B\.?C\.?E\.?|B\.?C\.?|C\.E\.|CE\b|A\.?D\.?)(?![\w])"
 
 DATES: list[Rule] = [
-    _rule(rf"\b({'|'.join(DAYS)})\b\.?(?=,? (?:{'|'.join(_SHORT)}|\d))", lambda m: DAYS[m[1]]),
+    _rule(rf"\b({'|'.join(DAYS)})\.? ?[-–] ?({'|'.join(DAYS)})\b(?:\.(?!\s*$))?", lambda m: f"{DAYS[m[1]]} to {DAYS[m[2]]}"),
+    _rule(
+        rf"\b({'|'.join(DAYS)})\b\.?(?=,? (?:{'|'.join(_SHORT)}|\d)|\. (?:night|morning|afternoon|evening))\.?",
+        lambda m: DAYS[m[1]],
+    ),
     _rule(rf"(?<![\w.-]){_YEAR}-(?P<m>\d\d)-(?P<day>\d\d)(?:(?P<t>[T ])(?=\d\d:)|(?![\w-]))", _iso),
     _rule(rf"\b{_MONTH} {_DAY}(?: ?[-–—] ?(?P<to>\d{{1,2}}))?{_END}(?:,? {_YEAR}{_END})?", _month_day),
     _rule(
@@ -156,6 +160,7 @@ TIMES: list[Rule] = [
     ),
 ]
 YEARS: list[Rule] = [
+    _rule(r"\b([Yy]ear) (\d{4})\b(?!,\d)", lambda m: f"{m[1]} {year(int(m[2]))}"),
     _rule(r"(?<![\w,.'])'(?P<n>\d0)'?s\b|\b(?P<m>(?:1\d|20)?\d0)'?s\b", _decade),
     _rule(r"(?<![\w'])'(\d\d)\b", lambda m: f"oh {cardinal(int(m[1]))}" if m[1][0] == "0" else cardinal(int(m[1]))),
     _rule(rf"(?<![\w.,-])(\d{{1,4}})(?: ?[-–—] ?(\d{{1,4}}))? ?{_ERA}", _with_era),

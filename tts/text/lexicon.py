@@ -17,15 +17,15 @@ TITLES = {
 }  # fmt: skip
 # Anywhere in a sentence; the point belongs to the abbreviation.
 INNER = {
-    "vs": "versus", "v": "versus", "cf": "compare", "approx": "approximately", "dept": "department",
+    "v": "versus", "cf": "compare", "approx": "approximately", "dept": "department",
     "govt": "government", "misc": "miscellaneous", "ca": "circa", "viz": "namely", "eds": "editors", "intl": "international",
-    "i.e": "that is", "e.g": "for example", "et al": "et al",
+    "a.k.a": "also known as", "i.e": "that is", "e.g": "for example", "et al": "et al",
 }  # fmt: skip
 # Only before a number, since some are words too.
 COUNTED = {
-    "fig": "figure", "eq": "equation", "ch": "chapter", "vol": "volume", "vols": "volumes", "pp": "pages", "p": "page",
-    "apt": "apartment", "max": "maximum", "min": "minimum", "avg": "average", "est": "established", "ext": "extension",
-    "tel": "telephone", "sec": "section",
+    "fig": "figure", "figs": "figures", "eq": "equation", "ch": "chapter", "vol": "volume", "vols": "volumes", "pp": "pages",
+    "p": "page", "apt": "apartment", "max": "maximum", "min": "minimum", "avg": "average", "est": "established",
+    "ext": "extension", "tel": "telephone", "sec": "section",
 }  # fmt: skip
 # These may end a sentence, and then the point stays.
 LAST = {
@@ -49,7 +49,8 @@ SAID = _each(
     "BREXIT"
 )
 SPECIAL = {
-    "IEEE": "I triple E", "NAACP": "N double A C P", "NCAA": "N C double A", "AAA": "triple A", "OK": "okay",
+    "WWI": "World War one", "WWII": "World War two", "IEEE": "I triple E", "NAACP": "N double A C P", "NCAA": "N C double A",
+    "AAA": "triple A", "OK": "okay",
     "JPEG": "jay peg", "PhD": "P H D", "PhDs": "P H D's", "MBA": "M B A", "w/": "with", "w/o": "without",
     "b/c": "because", "COVID": "Covid", "NOAA": "Noah", "MSc": "M S C", "BSc": "B S C",
 }  # fmt: skip

@@ -21,6 +21,7 @@ CURRENCIES = {
     "£": ("pound", "pounds", "penny", "pence"),
     "¥": ("yen", "yen", "", ""),
     "₹": ("rupee", "rupees", "paisa", "paise"),
+    "Rs": ("rupee", "rupees", "paisa", "paise"),
     "₩": ("won", "won", "", ""),
     "₽": ("ruble", "rubles", "kopeck", "kopecks"),
     "₿": ("bitcoin", "bitcoins", "", ""),
@@ -131,10 +132,8 @@ def _dotted(match: re.Match[str]) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     whole, over, under = match["whole"], int(match["over"]), int(match["under"])
-    if (over, under) == (24, 7) and not whole:
-        return "twenty-four seven"
-    if (over, under) == (9, 11) and not whole:
-        return "nine eleven"
+    if (over, under) in ((24, 7), (9, 11), (50, 50)) and not whole:
+        return f"{cardinal(over)} {cardinal(under)}"
     if not 0 < over < under or not 2 <= under <= 100:
         said = f"{cardinal(over)} {'out of' if over == under else 'over'} {cardinal(under)}" if len(match[0]) < 12 else match[0]
         return f"{number(whole)} {said}" if whole else said
@@ -168,7 +167,8 @@ def _remaining(match: re.Match[str]) -> str:
     text, before, after = match.string, match.start() - 1, match.end()
     left = " " if before >= 0 and text[before].isalpha() else ""
     right = " " if after < len(text) and text[after].isalpha() else ""
-    return left + number(match[0]) + right
+    code = left and len(match[0]) == 4 and match[0].isdigit()  # flight BA2490
+    return left + (year(int(match[0])) if code else number(match[0])) + right
 
 
 def _rule(pattern: str, say: Callable[[re.Match[str]], str]) -> Rule:
@@ -181,6 +181,8 @@ PHONES_AND_VERSIONS: list[Rule] = [
     _rule(r"(?<![\w.])\+\d{1,3}(?:[ -.]?\(?\d{1,4}\)?){2,5}(?!\w)", _phone),
     _rule(r"(?<![\w.-])(?:1[-. ])?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-.]\d{4}(?![\w-])", _phone),
     _rule(r"(?<![\w.-])\d{3}-\d{4}(?![\w-])", _phone),
+    _rule(r"(?<![\w.-])0\d{2,4} \d{3,4} ?\d{3,4}(?![\w-])", _phone),
+    _rule(r"(?<![\w.-])\d{1,5}(?:-\d{1,7}){3,}(?![\w-])", _phone),  # an ISBN
     _rule(r"(?<![\w.-])\d{4}(?:[ -]\d{4}){3}(?![\w-])", _phone),  # a card
     _rule(r"(?<=\b[Cc]all )\d{3}\b|(?<=\b[Dd]ial )\d{3}\b", lambda m: digits(m[0])),
     _rule(r"(?<![\w.])\d{1,5}(?:\.\d{1,5}){2,5}(?!\w|\.\d)", _dotted),
@@ -188,6 +190,7 @@ PHONES_AND_VERSIONS: list[Rule] = [
     _rule(r"(?<=\bversion )(\d+(?:\.\d+){2,})", _dotted),
 ]
 MONEY: list[Rule] = [
+    _rule(r"(?<=[€£])(\d+),(?=\d\d(?!\d))|(?<![\w.,])(\d+),(?=\d\d ?[€£])", lambda m: (m[1] or m[2]) + "."),
     _rule(
         rf"(?P<article>\b[Aa]n? )?(?P<minus>(?<!\w)-)?(?P<currency>{_CURRENCY}) ?{_AMOUNT}"
         rf"(?: ?[-–—] ?(?:{_CURRENCY})?(?P<to>{NUMBER}))?{_MAGNITUDE}",
@@ -201,19 +204,25 @@ SIGNS: list[Rule] = [
     _rule(r"(?<=\d) - (?=[\d.]+ ?=)", lambda m: " minus "),
     _rule(r"(?<![\w)])(?<!\d )-(?=\.?\d)", lambda m: "minus "),
     _rule(r"(?<![\w)])(?<!\d )\+(?=\.?\d)", lambda m: "plus "),
-    _rule(rf"(?:(?<=\d)|(?<=dollars)|(?<=euros)|(?<=pounds)|(?<=cents)) ?/ ?(?=(?:{_EACH})\b)", lambda m: " per "),
+    _rule(rf"(?:(?<=\d)|(?<=dollars)|(?<=euros)|(?<=pounds)|(?<=cents)|(?<=[a-z]s)) ?/ ?(?=(?:{_EACH})\b)", lambda m: " per "),
 ]
 FRACTIONS: list[Rule] = [
+    _rule(
+        r"(?<![\w./])(\d+\.\d+|\d(?=/10 (?:people|[a-z]+s\b)))/(\d+)(?![\w/]|\.\d)",
+        lambda m: f"{number(m[1])} out of {number(m[2])}",
+    ),
     _rule(r"(?<![\w./])(?:(?P<whole>\d{1,4})(?: |-))?(?P<over>\d{1,3})/(?P<under>\d{1,4})(?![\w/]|\.\d)", _fraction),
 ]
 NUMBERS: list[Rule] = [
     _rule(rf"(?<![\w.])({NUMBER}) ?× ?(?=10\^-?\d)", lambda m: number(m[1]) + " times "),
-    _rule(r"\b(\d+|[A-Za-z])\^(-?\d+)\b", _power),
+    _rule(r"\b(\w+)\^(-?\d+)\b", _power),
     _rule(r"(?<![\w.])(\d+)(?: ?[xX] ?|×)(\d+)(?![\w.])", lambda m: f"{_side(m[1])} by {_side(m[2])}"),
     _rule(r"(?<=\d)[xX](?= ?\d)", lambda m: " by "),
     _rule(r"(?<=\d)[xX]\b", lambda m: " times"),
     _rule(rf"(?<![\w.])({NUMBER})(?:M|mn)\b", lambda m: number(m[1]) + " million"),
     _rule(rf"(?<![\w.])({NUMBER})bn\b", lambda m: number(m[1]) + " billion"),
+    _rule(r"\b([CF])#(?!\w)", lambda m: m[1] + " sharp"),
+    _rule(r"\b(\d{3,4})[pi]\b", lambda m: _side(m[1]) + " P"),
     _rule(r"(?<!\w)#(?=\d)", lambda m: "number "),
     _rule(r"\b(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b", _ordinal),
     _rule(rf"(?<![\w.])({NUMBER}) ?%-(?=[a-z])", lambda m: number(m[1]) + "-percent-"),

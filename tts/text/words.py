@@ -82,7 +82,8 @@ def _address(match: re.Match[str]) -> str:
             upper = piece.upper()
             spelled = (
                 len(piece) == 1
-                or not pronounceable(upper)
+                or (len(piece) < 5 and not pronounceable(upper))
+                or not re.search(f"[{_VOWELS}]", upper)
                 or (len(piece) == 2 and said[-1:] == ["dot"] and upper not in ("CO", *SHORT))
             )
             said.append(letters(upper) if spelled else piece.lower())
@@ -135,9 +136,12 @@ _MAY_END = rf"(?P<ends>(?=\s*$|\s+{_OPENER}))?"
 ABBREVIATIONS: list[Rule] = [
     _rule(r"\b[Nn]os?\.? ?(?=#?\d)", lambda m: "numbers " if "s" in m[0] else "number "),
     _rule(rf"\bSt\.? (?=[A-Z])(?!{_OPENER})", lambda m: "Saint "),
-    _rule(rf"\bDr\.? (?=[A-Z])(?!{_OPENER})", lambda m: "Doctor "),
+    _rule(rf"\bDr\. (?=[A-Z])(?!{_OPENER})", lambda m: "Doctor "),
+    _rule(r"\bDr (?=[A-Z])", lambda m: "Doctor "),
+    _rule(r"\b(Mr|Mrs|Ms|Messrs)\.(?!\s*$)", lambda m: TITLES[m[1]]),
     _rule(rf"\b({_any(TITLES)})\.(?= ?[A-Z\"'(])", lambda m: TITLES[m[1]]),
     _rule(r"\b(Mr|Mrs|Ms)\b(?= [A-Z])", lambda m: TITLES[m[1]]),
+    _rule(r"\bvs\b\.?", lambda m: "versus"),
     _rule(rf"\b({_any(COUNTED)})\. ?(?=#?\d)", lambda m: COUNTED[m[1].lower()] + " ", re.IGNORECASE),
     _rule(
         rf"(?<![\w.])({_any([*INNER, *map(str.capitalize, INNER)])})\.(?=[\s,:;)])(?!\s*$|\s+{_OPENER})",
@@ -148,9 +152,12 @@ ABBREVIATIONS: list[Rule] = [
     _rule(r"&c\.", lambda m: "et cetera"),
     _rule(r"\bPh\. ?D\.?(?P<s>'?s)?", lambda m: "P H D" + ("'s" if m["s"] else "")),
 ]
+_IT = "department|support|team|staff|manager|specialist|systems?|industry|sector|professionals?|consultants?|security"
 INITIALISMS: list[Rule] = [
     _rule(rf"(?<![\w.])((?:[A-Z]\.){{2,}}|[ap]\.m\.)(?!\w){_MAY_END}", _dotted),
     _rule(rf"(?<![\w.])([A-Z])\.(?= ?[A-Z][\w.'])(?! {_OPENER})", lambda m: m[1] + " "),
+    _rule(r"(?<![\w.])([A-Z])\.(?= [a-z])", lambda m: m[1]),  # E. coli
+    _rule(rf"\bIT(?= (?:{_IT})\b)", lambda m: "I T"),
     _rule(r"\b(?P<one>[A-Z]+)&(?P<two>[A-Z]+)\b", lambda m: f"{letters(m['one'])} and {letters(m['two'])}"),
     _rule(r"\b(?P<word>PhD|MSc|BSc)(?P<tail>'?s)?\b", _spell),
     _rule(r"\b(?P<word>[A-Z]{2,})(?P<tail>'?s)?(?![a-z])", _spell),
