@@ -18,14 +18,18 @@ MODELS = {"sampling", "decoding", "nn"}
 # Which rooms a room may import besides itself and the floor. Read from the top: every arrow falls.
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
-    "serve": {"api", "pipeline"},
-    "cli": {"api", "pipeline", "text", "train", "eval"},  # the last two inside functions only, see LAZILY
-    "eval": {"api", "pipeline", "text", "asr", "weights"},
-    "train": {"registry", "checkpoint", "text", "asr", "duration", "backends", "codecs", "vocoders", "weights"} | MODELS,
+    "serve": {"api", "pipeline", "result"},
+    "cli": {"api", "pipeline", "result", "text", "train", "eval"},  # the last two inside functions only, see LAZILY
+    "eval": {"api", "pipeline", "result", "text", "asr", "weights"},
+    "train": {"parts", "registry", "checkpoint", "text", "asr", "duration", "backends", "codecs", "vocoders"} | MODELS,
     "hub": {"registry", "checkpoint"},
-    "__init__": {"api", "pipeline"},
-    "api": {"pipeline", "weights"},
-    "pipeline": {"registry", "checkpoint", "text", "asr", "sampling", "weights"},
+    "__init__": {"api", "pipeline", "result"},
+    "api": {"pipeline", "result", "weights"},
+    "pipeline": {"parts", "prompts", "script", "result", "registry", "checkpoint", "text", "asr", "sampling", "weights"},
+    "prompts": {"text", "asr"},
+    "script": {"text", "duration"},
+    "parts": {"checkpoint", "registry", "text"},
+    "result": set(),
     "checkpoint": {"registry"},
     "registry": set(),  # names classes of every room as text, imports none
     "backends": MODELS,
