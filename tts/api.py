@@ -29,7 +29,7 @@ def synthesize(
 ) -> Audio:
     """Speak a text in the voice of a recording, with the default system on the CPU.
 
-    The first call loads the system; later ones, from any thread, share it. The same arguments give the same samples, bit for bit.
+    The first call loads the system; later ones, from any thread, share it. The same arguments give the same samples.
 
     Args:
         text: any length; sentences are spoken one by one. `[word](/fəˈnɛtɪk/)` says how, `[pause:0.5]` is silence in seconds.

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tts import registry
-from tts.checkpoint import System, load, save
+from tts import registry, weights
+from tts.checkpoint import System, fill, load, save
 from tts.config import to_mapping
 from tts.duration.rules import RuleConfig
 from tts.errors import SettingsError
@@ -89,7 +89,17 @@ def put_together(
     states: Mapping[str, Mapping[str, Tensor]],
     dtype: torch.dtype = torch.float16,
 ) -> System:
-    """Write a complete system with its weights by part, and see that its parts fit. Raises CheckpointError where they do not."""
+    """Write a complete system with its weights by part, and see that its parts fit. Raises CheckpointError if not."""
     system = save(folder, system, states, dtype)
     build_parts(load(folder))
     return system
+
+
+def find_recognizer(source: str | PathLike[str]) -> Any:
+    """The recognizer of a system (a name or a folder), or of a training run. Raises CheckpointError."""
+    if not (Path(source) / MODEL).is_file():
+        return load(weights.find(source)).build("recognizer")
+    config = json.loads((Path(source) / MODEL).read_text("utf-8"))["recognizer"]
+    recognizer = registry.build("recognizer", "ctc", config)
+    fill(recognizer, export(source)["recognizer"], f"the recognizer of {source}")
+    return recognizer

@@ -1,0 +1,225 @@
+"""The command line: mynah say, prepare, align, train, assemble, eval, version. An error is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from tts import __version__
+from tts.errors import MynahError, OutputError, SettingsError, TextError
+
+# What takes long to import is imported inside the commands, so that --help is there at once.
+app = typer.Typer(
+    help="Zero-shot text-to-speech: a text and a few seconds of a voice in, speech in that voice out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+System = Annotated[str, typer.Option(help="A system that comes with the package, or the folder of a checkpoint.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the backend, steps=8.")]
+Seed = Annotated[int, typer.Option(help="Another seed says the same in another way.")]
+Backend = Annotated[str, typer.Option(help="The backend that speaks.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over those of the config.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command `mynah`. Exits with 2 where what was asked cannot be done."""
+    try:
+        app(arguments, prog_name="mynah")
+    except MynahError as error:
+        errors.print(f"mynah: {error}", markup=False)
+        sys.exit(2)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="A recording of the voice, or voice:NAME; several are joined.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the sound goes: .wav, .flac, .ogg, .opus or .mp3.")] = Path("out.wav"),
+    prompt_text: Annotated[str | None, typer.Option(help="What is said in the recording, if you know it.")] = None,
+    seed: Seed = 0,
+    speed: Annotated[float, typer.Option(help="0.2 to 5 times the pace of the voice.")] = 1.0,
+    seconds: Annotated[float | None, typer.Option(help="How long it shall take, instead of a speed.")] = None,
+    backend: Backend = "flow",
+    language: Annotated[str | None, typer.Option(help="As espeak names it, such as en-gb.")] = None,
+    check: Annotated[bool, typer.Option(help="Let the recognizer listen, and try again what was not said.")] = True,
+    settings: Settings = None,
+    system: System = "base-en",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Speak a text in the voice of a recording."""
+    _check_writable(out)
+    chosen = _settings(settings)
+    said = _standard_input() if text == "-" else text
+    from tts.frames import Request
+    from tts.pipeline import Synthesizer
+
+    voice = prompt[0] if prompt and len(prompt) == 1 else prompt
+    request = Request(said, voice, prompt_text, backend, seed, speed, seconds, language, check, chosen)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("loading", total=None)
+        synthesizer = Synthesizer.from_pretrained(system, device)
+        bar.update(task, description="speaking")
+        audio = synthesizer.speak(request, lambda done, todo: bar.update(task, completed=done, total=todo))
+    path = audio.save(out)
+    for warning in audio.report.warnings:
+        errors.print(f"[yellow]warning:[/] {_plain(warning)}")
+    report = audio.report
+    typer.echo(f"{path}: {report.seconds:.2f} s, made in {report.spent_seconds:.2f} s (RTF {report.real_time_factor:.2f})")
+
+
+@app.command()
+def prepare(
+    source: Annotated[Path, typer.Argument(help="A TSV manifest, an LJSpeech-shaped folder, or with --teacher lines of text.")],
+    out: Annotated[Path, typer.Argument(help="The folder of shards to be written.")],
+    overrides: Overrides = None,
+    teacher: Annotated[str, typer.Option(help="flite:slt,rms or festival:kal_diphone speaks the lines.")] = "",
+) -> None:
+    """Turn recordings and their texts into a corpus of shards to train on."""
+    from tts.config import load_config
+    from tts.train.prepare import PrepareConfig
+    from tts.train.prepare import prepare as make
+
+    _log()
+    made = make(source, out, load_config(PrepareConfig, None, overrides or ()), teacher)
+    typer.echo(f"{out}: {made.items} items, {made.seconds / 3600:.2f} hours, {len(made.skipped)} left out")
+
+
+@app.command()
+def align(
+    corpus: Annotated[Path, typer.Argument(help="A prepared corpus.")],
+    recognizer: Annotated[str, typer.Option(help="A system, by name or folder, or the folder of a recognizer's training run.")],
+) -> None:
+    """Find out where each phone of a corpus lies, and write it beside the shards."""
+    from tts.train.alignment import align_corpus
+    from tts.train.assemble import find_recognizer
+
+    found = align_corpus(find_recognizer(recognizer), corpus)
+    typer.echo(f"{corpus}: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}")
+
+
+@app.command()
+def train(
+    what: Annotated[str, typer.Argument(help="asr, vocoder or backend.")],
+    config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
+    overrides: Overrides = None,
+) -> None:
+    """Train a part on prepared corpora; a run that was stopped goes on."""
+    from tts.train.run import train as run
+
+    _log()
+    typer.echo(run(what, config, overrides or ()))
+
+
+@app.command()
+def assemble(
+    config: Annotated[Path, typer.Argument(help="A YAML file that lists the parts of the system.")],
+    folder: Annotated[Path, typer.Argument(help="The checkpoint to be written.")],
+    runs: Annotated[list[str], typer.Argument(metavar="PART=RUN", help="Folders of training runs, recognizer=runs/asr …")],
+    durations: Annotated[
+        Path | None, typer.Option(help="An aligned corpus; its phones' lengths become the duration rule's.")
+    ] = None,
+) -> None:
+    """Make a system that speaks of trained parts."""
+    from tts.checkpoint import System as SystemConfig
+    from tts.config import load_config
+    from tts.train.alignment import typical_durations
+    from tts.train.assemble import assemble as make
+
+    lengths = typical_durations(durations, min_score=-3.0) if durations is not None else None
+    system = make(folder, load_config(SystemConfig, config), dict(map(_pair, runs)), lengths)
+    typer.echo(f"{folder}: {system.name} {system.version}, {', '.join(system.parts)}")
+
+
+@app.command(name="eval")
+def evaluate(
+    protocol: Annotated[Path, typer.Option(help="A Seed-TTS-eval list or a TSV.")],
+    out: Annotated[Path, typer.Option(help="A folder for the sounds, the report and the plots.")],
+    system: System = "base-en",
+    backend: Backend = "flow",
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Speak a protocol with the check off and on, and measure words, phones, voices, quality and speed."""
+    chosen = _settings(settings)
+    from tts.eval.measures import Meters
+    from tts.eval.phones import PhoneEars
+    from tts.eval.report import table
+    from tts.eval.run import run
+    from tts.pipeline import Synthesizer
+
+    synthesizer = Synthesizer.from_pretrained(system)
+    parts = synthesizer.parts
+    ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)
+    meters = Meters(phones=ears.errors, align=ears.align)
+    report = run(protocol, synthesizer, out, meters, backend=backend, seed=seed, settings=chosen)
+    Console().print(table(report))
+
+
+@app.command()
+def version() -> None:
+    """Say which Mynah this is, and which systems come with it."""
+    from tts.weights import embedded
+
+    typer.echo(f"mynah-tts {__version__}, systems: {', '.join(embedded()) or 'none'}")
+
+
+def _check_writable(out: Path) -> None:
+    """Raise OutputError now, rather than after the work."""
+    from tts.audio import FORMATS
+
+    if out.suffix.lower() not in FORMATS:
+        raise OutputError(f"{out} must end in one of {', '.join(FORMATS)}, got {out.suffix or 'no extension'!r}")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
+        raise OutputError(f"{out} cannot be written; give a file in a folder that exists and that you may write to")
+
+
+def _settings(given: list[str] | None) -> dict[str, Any] | None:
+    """KEY=VALUE, values as YAML reads them."""
+    import yaml
+
+    try:
+        return {key: yaml.safe_load(value) for key, value in map(_pair, given)} if given else None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"a setting's value cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _pair(written: str) -> tuple[str, str]:
+    key, sign, value = written.partition("=")
+    if not sign:
+        raise SettingsError(f"write NAME=VALUE, got {written!r}")
+    return key, value
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise TextError(f"standard input is not UTF-8 text ({error})") from error
+
+
+def _plain(sentence: str) -> str:
+    """A sentence in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(sentence)
+
+
+def _log() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""From a YAML file to a training run: `mynah train asr|vocoder|backend CONFIG key=value…`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tts.config import load_config
+from tts.errors import SettingsError, nearest
+from tts.text.tokens import PHONES
+from tts.train.asr import RecognizerRecipe, RecognizerTask
+from tts.train.assemble import note_configs
+from tts.train.backend import BackendRecipe, BackendTask
+from tts.train.data import Corpus
+from tts.train.loop import LoopConfig, Task, fit
+from tts.train.vocoder import VocoderRecipe, VocoderTask
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where the data lies, where the run goes, and how long it lasts; a recipe says the rest."""
+
+    loop: LoopConfig
+    train: Path = Path("data/train")  # prepared corpora
+    valid: Path = Path("data/valid")
+
+
+@dataclass(frozen=True)
+class RecognizerTraining(Training):
+    recipe: RecognizerRecipe = field(default_factory=RecognizerRecipe)
+    out: Path = Path("runs/asr")
+
+    def task(self) -> Task:
+        model = replace(self.recipe.model, symbols=PHONES.recognizer_symbols, table=PHONES.identity)
+        recipe = replace(self.recipe, model=model)
+        return RecognizerTask(recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
+@dataclass(frozen=True)
+class VocoderTraining(Training):
+    recipe: VocoderRecipe = field(default_factory=VocoderRecipe)
+    out: Path = Path("runs/vocoder")
+
+    def task(self) -> Task:
+        return VocoderTask(self.recipe, Corpus(self.train), Corpus(self.valid))
+
+
+@dataclass(frozen=True)
+class BackendTraining(Training):
+    recipe: BackendRecipe = field(default_factory=BackendRecipe)
+    out: Path = Path("runs/backend")
+
+    def task(self) -> Task:
+        return BackendTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
+TRAININGS: dict[str, Any] = {"asr": RecognizerTraining, "vocoder": VocoderTraining, "backend": BackendTraining}
+
+
+def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ()) -> Path:
+    """Train, or go on where an earlier run of the same folder stopped; returns the run's folder.
+
+    Args:
+        config: a YAML file with `loop`, `recipe`, `train`, `valid` and `out`. overrides: such as "loop.steps=1000".
+    Raises:
+        SettingsError: an unknown recipe, or a mistake in the config. CheckpointError: no prepared corpus where one should be.
+    """
+    if what not in TRAININGS:
+        raise SettingsError(f"unknown recipe {what!r}{nearest(what, list(TRAININGS))}; choose one of {', '.join(TRAININGS)}")
+    training = load_config(TRAININGS[what], config, overrides)
+    task = training.task()
+    note_configs(training.out, task.modules())
+    fit(task, training.loop, training.out)
+    return training.out
