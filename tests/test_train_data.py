@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tts.errors import CheckpointError
+from tts.errors import CheckpointError, OutputError
 from tts.train.data import BatchPlan, Corpus, CorpusWriter, Item, buckets, pad, padding, save_alignment
 
 TABLES = {"symbols": ["<pad>", " ", "a", "b"], "table": "0123", "mel": "tiny"}
@@ -59,6 +59,18 @@ def test_a_corpus_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         writer.add(item(0), torch.zeros(2, 3))
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_replaces_a_corpus_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "c", [3, 4])
+    write(tmp_path / "c", [5])
+    assert len(Corpus(tmp_path / "c")) == 1
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("dear")
+    for folder in ("home", "home/letter.txt/c"):
+        with pytest.raises(OutputError, match="give a"):
+            write(tmp_path / folder, [3])
+    assert (tmp_path / "home" / "letter.txt").read_text() == "dear"
 
 
 def test_a_broken_corpus_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tts.errors import CheckpointError
+from tts.errors import CheckpointError, OutputError
 
 AUDIO_SCALE = 32_767.0  # int16 of a sample at full scale
 ALIKE = 0.85  # of the longest: frames that are sorted by tokens together; higher pads frames less and tokens more
@@ -169,6 +169,8 @@ def _read_alignment(path: Path, items: Sequence[Item]) -> Alignment:
 class CorpusWriter:
     """Writes a corpus item by item; the folder appears, whole, when the `with` block ends without an error.
 
+    A corpus that stood there is replaced; any other folder is refused with OutputError.
+
     tables: what belongs to all items, at least "symbols", "table" (identity) and "mel" (flavour).
     """
 
@@ -204,8 +206,13 @@ class CorpusWriter:
         self._mel, self._audio, self._bytes, self._shards = [], [], 0, self._shards + 1
 
     def __enter__(self) -> CorpusWriter:
+        if self.folder.exists() and not (self.folder / "manifest.jsonl").is_file():
+            raise OutputError(f"{self.folder} exists and is no corpus; give a new folder, or that of a corpus to replace")
         shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        try:
+            self.partial.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"{self.partial} cannot be made: {error.strerror}; give a folder you may write to") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from tts.errors import MissingPackageError, SettingsError, TrainingError
 from tts.train.journal import Journal
-from tts.train.state import Ema, load_checkpoint, newest_checkpoint, save_checkpoint
+from tts.train.state import Ema, load_checkpoint, newest_checkpoint, remove_partial, save_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +162,8 @@ class _Run:
         self.ema = Ema(self.modules)
         self.step, self.elapsed = 0, 0.0
         folder.mkdir(parents=True, exist_ok=True)
+        if self.rank == 0:
+            remove_partial(folder)
         path = newest_checkpoint(folder)
         if path is not None:
             self.step, self.elapsed = load_checkpoint(path, self.modules, self.ema, self.optimizers, asdict(config))

@@ -80,14 +80,19 @@ def save_checkpoint(
     else:
         partial.rename(path)
     for old in _checkpoints(folder)[:-KEPT]:
-        shutil.rmtree(old)
+        going = old.rename(folder / f".{old.name}.partial")  # so that no kill leaves half of it under its name
+        shutil.rmtree(going)
     return path
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run, or None. Removes what a kill left half-written."""
+def remove_partial(folder: Path) -> None:
+    """Remove what a kill left half-written. Only for the one that trains: another's save may be under way."""
     for partial in folder.glob(".checkpoint-*.partial"):
         shutil.rmtree(partial)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint of a run, or None."""
     found = _checkpoints(folder)
     return found[-1] if found else None
 
@@ -115,7 +120,7 @@ def load_checkpoint(
 
 
 def export(folder: str | Path) -> dict[str, dict[str, Tensor]]:
-    """The averaged weights of a run's newest checkpoint: {module: state_dict}."""
+    """The averaged weights of a run's newest checkpoint: {module: state_dict}. The run may still be going on."""
     path = newest_checkpoint(Path(folder))
     if path is None:
         raise CheckpointError(f"{folder} holds no checkpoint; train first")
