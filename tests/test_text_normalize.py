@@ -70,6 +70,7 @@ def test_plain_words_are_left_alone(words: list[str]) -> None:
         ("１２３", "123"),
         ("٤٢", "42"),
         ("“a” ‘b’", "\"a\" 'b'"),
+        ("π and Москва", "π and"),
         ("tabs\tand\nlines", "tabs and lines"),
     ],
 )

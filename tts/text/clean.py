@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
+
+log = logging.getLogger(__name__)
 
 # Written before NFKC, which would tear them apart ("1½" to "11⁄2") or hide what they mean.
 _EARLY = {
@@ -37,6 +40,7 @@ _EARLY = {
     "∕": "/",
 }
 _THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))")  # 12 000 with a space that does not break
+_RAISED = re.compile(r"(?:(?<=\d)|(?<=\b[A-Za-z]))[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+")  # an exponent; elsewhere a note
 _DROPPED = {"Cf", "Cs", "Co", "Cn", "So", "Sk"}
 _KEPT = set("°^`")
 
@@ -44,11 +48,14 @@ _KEPT = set("°^`")
 def clean(text: str, english: bool = True) -> str:
     """Compatible forms made one, quotes and dashes plain, invisible characters and pictures dropped, digits 0-9, one space.
 
-    In English, combining marks that do not belong to a letter are dropped too; other scripts need theirs.
+    In English, combining marks that do not belong to a letter are dropped, and letters neither Latin nor Greek, with a
+    warning in the log: an English reader cannot say them.
     """
     text = _THOUSANDS.sub(",", text)
+    text = _RAISED.sub(lambda m: "^" + unicodedata.normalize("NFKC", m[0]).replace("−", "-"), text)
     text = "".join(_vulgar(c) or _EARLY.get(c, c) for c in text)
     out = []
+    foreign = ""
     for c in unicodedata.normalize("NFKC", text):
         category = unicodedata.category(c)
         if c in _EARLY:
@@ -60,8 +67,13 @@ def clean(text: str, english: bool = True) -> str:
         elif (category in _DROPPED and c not in _KEPT) or (english and category in ("Mn", "Me", "Mc")):
             # A picture ends a word; a soft hyphen or a joiner does not.
             out.append(" " if category == "So" else "")
+        elif english and c.isalpha() and not c.isascii() and not unicodedata.name(c, "").startswith(("LATIN", "GREEK")):
+            foreign += c
+            out.append(" ")
         else:
             out.append(c)
+    if foreign:
+        log.warning("an English text is read without the letters %r of another script", foreign[:40])
     return " ".join("".join(out).split())
 
 

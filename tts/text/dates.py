@@ -8,20 +8,8 @@ from functools import partial
 
 from tts.text.numbers import Rule, cardinal, ordinal, year
 
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+          "December")  # fmt: skip
 DAYS = {"Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
         "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday"}  # fmt: skip
 _SHORT = {name[:3]: name for name in MONTHS} | {"Sept": "September"} | {name: name for name in MONTHS}
@@ -135,6 +123,7 @@ _MINUTE = r"(?P<minute>[0-5]\d)"
 _ERA = r"(?P<era>B\.?C\.?E\.?|B\.?C\.?|C\.E\.|CE\b|A\.?D\.?)(?![\w])"
 
 DATES: list[Rule] = [
+    _rule(rf"{_MONTH} ?[-–] ?(?={'|'.join(_SHORT)})", lambda m: _SHORT[m["month"]] + " to "),
     _rule(rf"\b({'|'.join(DAYS)})\.? ?[-–] ?({'|'.join(DAYS)})\b(?:\.(?!\s*$))?", lambda m: f"{DAYS[m[1]]} to {DAYS[m[2]]}"),
     _rule(
         rf"\b({'|'.join(DAYS)})\b\.?(?=,? (?:{'|'.join(_SHORT)}|\d)|\. (?:night|morning|afternoon|evening))\.?",

@@ -201,6 +201,7 @@ MONEY: list[Rule] = [
 ]
 _EACH = "hour|hr|day|week|month|mo|year|yr|night|person|minute|second|lb|kg|gallon|share|ticket"
 SIGNS: list[Rule] = [
+    _rule(r"\b([A-Z])-(\d{1,3})s\b", lambda m: f"{m[1]} {cardinal(int(m[2]))}s".replace("ys", "ies")),
     _rule(r"(?<=\d) - (?=[\d.]+ ?=)", lambda m: " minus "),
     _rule(r"(?<![\w)])(?<!\d )-(?=\.?\d)", lambda m: "minus "),
     _rule(r"(?<![\w)])(?<!\d )\+(?=\.?\d)", lambda m: "plus "),
@@ -229,6 +230,6 @@ NUMBERS: list[Rule] = [
     _rule(rf"({NUMBER}) ?%", lambda m: number(m[1]) + " percent"),
     _rule(r"(?<=\d)\+(?!\w)", lambda m: " plus"),
     _rule(r"(?<=\d) ?: ?(?=\d)", lambda m: " to "),
-    _rule(r"(?<=[A-Za-z])-(?=\d)", lambda m: " "),
+    _rule(r"(?<![\w-])([A-Za-z]+)-(?=\d)", lambda m: m[1] + " "),
     _rule(NUMBER, _remaining),
 ]

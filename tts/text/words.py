@@ -62,9 +62,13 @@ def _spell(match: re.Match[str]) -> str:
     return said + ("'s" if tail else "")
 
 
+def _point(match: re.Match[str]) -> str:
+    return "." if match["ends"] is not None and match[0].endswith(".") else ""
+
+
 def _dotted(match: re.Match[str]) -> str:
     """ "U.S." as "U S", with the point of the sentence where one ends."""
-    return letters(match[1].replace(".", "").upper()) + ("." if match["ends"] is not None else "")
+    return letters(match[1].replace(".", "").upper()) + _point(match)
 
 
 def _address(match: re.Match[str]) -> str:
@@ -147,10 +151,10 @@ ABBREVIATIONS: list[Rule] = [
         rf"(?<![\w.])({_any([*INNER, *map(str.capitalize, INNER)])})\.(?=[\s,:;)])(?!\s*$|\s+{_OPENER})",
         lambda m: INNER[m[1].lower()],
     ),
-    _rule(rf"\b({_any(LAST)})\.{_MAY_END}", lambda m: LAST[m[1]] + ("." if m["ends"] is not None else "")),
+    _rule(rf"\b({_any(LAST)})\.{_MAY_END}", lambda m: LAST[m[1]] + _point(m)),
     _rule(r"(?<!\w)(w/o|w/|b/c)(?=\s)", lambda m: SPECIAL[m[1]]),
     _rule(r"&c\.", lambda m: "et cetera"),
-    _rule(r"\bPh\. ?D\.?(?P<s>'?s)?", lambda m: "P H D" + ("'s" if m["s"] else "")),
+    _rule(rf"\bPh\. ?D\.?(?P<s>'?s)?{_MAY_END}", lambda m: "P H D" + "'s" * bool(m["s"]) + _point(m)),
 ]
 _IT = "department|support|team|staff|manager|specialist|systems?|industry|sector|professionals?|consultants?|security"
 INITIALISMS: list[Rule] = [
