@@ -21,7 +21,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serve": {"api", "pipeline", "result"},
     "cli": {"api", "pipeline", "checkpoint", "weights", "train", "eval"},  # the last two inside functions only, see LAZILY
     "eval": {"api", "pipeline", "result", "text", "asr", "weights"},
-    "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"} | MODELS,
+    "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"}
+    | MODELS,
     "hub": {"registry", "checkpoint"},
     "__init__": {"api", "pipeline", "result"},
     "api": {"pipeline", "result", "weights"},

@@ -32,7 +32,9 @@ PLOTS = 4  # of the first items and of the worst, each
 class Speaks(Protocol):
     """What is evaluated: `tts.pipeline.Synthesizer`, or anything that speaks like it."""
 
-    def synthesize(self, text: str, prompt: Any, **options: Any) -> Any:
+    def synthesize(
+        self, text: str, prompt: Any, *, prompt_text: str | None, backend: str, seed: int, check: bool, settings: Any
+    ) -> Any:
         """An audio with `samples` [N], `sample_rate` in Hz and `report`; raises TextError or PromptError."""
         ...
 

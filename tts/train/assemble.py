@@ -73,7 +73,7 @@ def assemble(
         if role not in parts:
             raise SettingsError(f"{system.name} has no part {role!r}; it has {', '.join(parts)}")
         module = role.rpartition(".")[2]
-        modules = export(run)
+        modules = export(Path(run))
         if module not in modules:
             raise SettingsError(f"{run} trained {', '.join(modules)}, not {module}")
         states[role] = modules[module]
@@ -101,5 +101,5 @@ def find_recognizer(source: str | PathLike[str]) -> Any:
         return load(weights.find(source)).build("recognizer")
     config = json.loads((Path(source) / MODEL).read_text("utf-8"))["recognizer"]
     recognizer = registry.build("recognizer", "ctc", config)
-    fill(recognizer, export(source)["recognizer"], f"the recognizer of {source}")
+    fill(recognizer, export(Path(source))["recognizer"], f"the recognizer of {source}")
     return recognizer
