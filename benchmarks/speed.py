@@ -13,14 +13,15 @@ from tts.eval.speed import SENTENCE, SENTENCE_SECONDS, measure_rtf, time_process
 PROMPT_SECONDS = 5.0
 
 
-def main(prompt: Path | None = None, model: str = "base-en", threads: int = 2, runs: int = 5, out: Path | None = None) -> None:
+def main(prompt: Path | None = None, system: str = "base-en", threads: int = 2, runs: int = 5, out: Path | None = None) -> None:
     """Cold start and peak memory of the command `mynah say`, then the real-time factor of a warm synthesizer.
 
     --prompt: a recording, cut to five seconds; without it the built-in voice speaks. --out: a JSON file for the figures.
     """
     # 1. cold, first: a child's peak memory would otherwise count what torch takes here
     with tempfile.TemporaryDirectory() as folder:
-        words = ["say", SENTENCE, "--out", f"{folder}/out.wav", *(["--prompt", str(prompt)] if prompt is not None else [])]
+        words = ["say", SENTENCE, "--system", system, "--seconds", f"{SENTENCE_SECONDS:g}", "--out", f"{folder}/out.wav"]
+        words += ["--prompt", str(prompt)] if prompt is not None else []
         cold = time_process([sys.executable, "-m", "tts.cli", *words], threads)
 
     # 2. warm
@@ -34,25 +35,23 @@ def main(prompt: Path | None = None, model: str = "base-en", threads: int = 2, r
     if prompt is not None:
         samples, rate, _ = load(prompt)
         voice = (samples[: round(PROMPT_SECONDS * rate)].numpy(), rate)
-    synthesizer = Synthesizer.from_pretrained(model, device="cpu")
-    warm = measure_rtf(synthesizer, voice, runs)
+    synthesizer = Synthesizer.from_pretrained(system, retries=0)
+    warm = measure_rtf(synthesizer, synthesizer.encode_prompt(voice), runs)
 
     # 3. told
-    dtype = str(getattr(synthesizer, "dtype", torch.get_default_dtype())).removeprefix("torch.")
     found = {
         "real-time factor": warm.rtf,
         "real-time factors": warm.rtfs,
         "seconds of sound": warm.seconds,
-        "runs left out (tried again)": warm.retried,
-        "seconds of the first sentence, prompt encoded": warm.first_seconds,
+        "seconds of the first sentence": warm.first_seconds,
         "cold start to a file, seconds": cold.seconds,
         "peak memory, MB": cold.peak_bytes / 1e6,
         "conditions": {
             "sentence": f"{SENTENCE_SECONDS:g} s, check on, no retry",
             "prompt": f"{PROMPT_SECONDS:g} s, already encoded" if prompt is not None else "the built-in voice, already encoded",
-            "model": model,
+            "system": system,
             "threads": threads,
-            "dtype": dtype,
+            "dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         },
         "versions": versions(),
     }

@@ -1,4 +1,4 @@
-"""Speed is measured on the second and later runs, without retries, and memory in a process of its own."""
+"""Speed is measured on the second and later runs, memory in a process of its own."""
 
 import sys
 import time
@@ -16,38 +16,29 @@ from tts.eval.speed import measure_rtf, time_process
 class Audio:
     samples: np.ndarray
     sample_rate: int
-    report: dict[str, Any]
 
 
 @dataclass
 class Slow:
-    """Takes 20 ms for a second of sound, the first time 100 ms; of this it reports 10 ms to be the prompt's."""
+    """Takes 20 ms for a second of sound, the first time 100 ms."""
 
-    retries: tuple[int, ...] = ()  # seeds
     asked: list[dict[str, Any]] = field(default_factory=list)
 
     def synthesize(self, text: str, prompt: Any, **options: Any) -> Audio:
         time.sleep(0.02 if self.asked else 0.1)
         self.asked.append(options)
-        tries = 2 if options["seed"] in self.retries else 1
-        return Audio(np.zeros(1000), 1000, {"tries": tries, "stages": {"prompt": 0.01}})
+        return Audio(np.zeros(1000), 1000)
 
 
-def test_rtf_leaves_out_the_first_run_the_prompt_and_retries() -> None:
-    slow = Slow(retries=(2,))
+def test_rtf_leaves_out_the_first_run() -> None:
+    slow = Slow()
     speed = measure_rtf(slow, runs=3)
-    assert len(speed.rtfs) == 2 and speed.retried == 1 and speed.seconds == 1.0
-    assert min(speed.rtfs) >= 0.0099 and min(speed.rtfs) <= speed.rtf <= max(speed.rtfs)
-    assert speed.first_seconds >= 0.1
+    assert len(speed.rtfs) == 3 and speed.seconds == 1.0 and speed.first_seconds >= 0.1
+    assert 0.02 <= min(speed.rtfs) <= speed.rtf <= max(speed.rtfs)
     assert [options["seed"] for options in slow.asked] == [0, 1, 2, 3]
     assert all(options["check"] and options["seconds"] == 6.0 for options in slow.asked)
-
-
-def test_speed_of_retries_only_is_refused() -> None:
-    with pytest.raises(SettingsError, match="tried its sentence again"):
-        measure_rtf(Slow(retries=(1, 2)), runs=2)
     with pytest.raises(SettingsError, match="at least 1, got 0"):
-        measure_rtf(Slow(), runs=0)
+        measure_rtf(slow, runs=0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="wait4 is POSIX")

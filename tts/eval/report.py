@@ -39,7 +39,7 @@ METRICS = (
     Metric("p808", "DNSMOS P.808", "p808"),
     Metric("pesq", "PESQ-wb", "pesq"),
     Metric("stoi", "STOI", "stoi"),
-    Metric("rtf", "RTF", "spent_seconds", "seconds"),
+    Metric("rtf", "RTF, prompt encoded anew", "spent_seconds", "seconds"),
     Metric("filled", "speech / plan", "filled", percent=True),
     Metric("well_filled", "speech fills 70-100 %", "well_filled", percent=True),
     Metric("aligned", "all phones aligned", "aligned", percent=True),

@@ -25,41 +25,29 @@ class Speed:
     rtf: float
     rtfs: tuple[float, ...]
     seconds: float  # of sound, each run
-    first_seconds: float  # spent on the first run, which encodes the prompt and warms up
-    retried: int  # runs left out because a sentence was tried again
+    first_seconds: float  # spent on the first run, which warms up
 
 
 def measure_rtf(synthesizer: Any, prompt: Any = None, runs: int = 5, **options: Any) -> Speed:
     """Say SENTENCE in exactly SENTENCE_SECONDS, check on, `runs` times (seeds 1, 2, …) after a first run that does not count.
 
-    The first run leaves the prompt encoded in the synthesizer; should a later report still name seconds of a stage "prompt",
-    they are subtracted. Runs in which a sentence was tried again are left out, since they time two syntheses.
-
     Args:
-        synthesizer: as in `tts.eval.run`; its reports name `tries`, and `stages` (seconds by name).
+        synthesizer: a `tts.pipeline.Synthesizer`; one with retries=0 times one synthesis a run, never two.
+        prompt: as `synthesize` takes it; encode it before (`Synthesizer.encode_prompt`), or its encoding is timed too.
         options: further words of `synthesize`.
     Raises:
-        SettingsError: runs is below 1, or every run tried again.
+        SettingsError: runs is below 1.
     """
     if runs < 1:
         raise SettingsError(f"runs must be at least 1, got {runs}")
-    rtfs, spent, length = [], [], 0.0
+    spent, rtfs, length = [], [], 0.0
     for seed in range(runs + 1):
         started = time.perf_counter()
         audio = synthesizer.synthesize(SENTENCE, prompt, seed=seed, seconds=SENTENCE_SECONDS, check=True, **options)
         spent.append(time.perf_counter() - started)
         length = len(audio.samples) / audio.sample_rate
-        if seed and _told(audio.report, "tries", 1) == 1:
-            encoding = (_told(audio.report, "stages", None) or {}).get("prompt", 0.0)
-            rtfs.append((spent[-1] - encoding) / length)
-    if not rtfs:
-        raise SettingsError(f"each of {runs} runs tried its sentence again; measure a system that passes its own check")
-    return Speed(statistics.median(rtfs), tuple(rtfs), length, spent[0], runs - len(rtfs))
-
-
-def _told(report: Any, name: str, default: Any) -> Any:
-    """A field of a report, be it a mapping or a dataclass."""
-    return report.get(name, default) if isinstance(report, dict) else getattr(report, name, default)
+        rtfs.append(spent[-1] / length)
+    return Speed(statistics.median(rtfs[1:]), tuple(rtfs[1:]), length, spent[0])
 
 
 @dataclass(frozen=True)
