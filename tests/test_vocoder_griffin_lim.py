@@ -9,6 +9,7 @@ from tts.vocoders.griffin_lim import GriffinLim, GriffinLimConfig
 from tts.audio import MelEncoder, MelRecipe, mel_filters
 from tts.frames import Frames, Wave
 from tts.interfaces import Vocoder
+from tts.nn.phase import magnitudes
 
 
 def test_it_is_a_vocoder():
@@ -57,10 +58,9 @@ def test_samples_do_not_depend_on_frames_outside_the_context():
 
 
 def test_the_inverted_filterbank_gives_the_mel_back():
-    vocoder = GriffinLim()
     torch.manual_seed(0)
     mel = MelEncoder().encode(Wave.of(torch.randn(3200) * 0.1, 16000)).data[0]
-    magnitude = vocoder.magnitude(mel)
+    magnitude = magnitudes(mel, MelRecipe())
     assert (magnitude >= 0).all()
     again = (magnitude @ mel_filters(MelRecipe())[1]).clamp(min=1e-5).log().T
     assert (again - mel).abs().mean() < 0.02

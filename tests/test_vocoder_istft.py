@@ -1,11 +1,13 @@
 """The Vocos generator: exact lengths, padding that is not heard, an honest context, and the public model's arithmetic."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from tts.vocoders.istft import Vocos, VocosConfig
 
-from tts.audio import MelRecipe
+from tts.audio import MelRecipe, log_mel
 from tts.errors import FitError
 from tts.frames import Frames
 from tts.interfaces import Vocoder
@@ -69,6 +71,27 @@ def test_samples_depend_on_the_frames_of_the_context_and_no_others(padding):
     (gradient,) = torch.autograd.grad((samples * torch.randn(hop, dtype=torch.float64)).sum(), data)
     reached = gradient[0].abs().sum(0).nonzero().flatten()
     assert (int(reached.min()), int(reached.max())) == (t - left, t + right)
+
+
+def test_refinement_brings_the_sound_nearer_to_its_mel():
+    torch.manual_seed(0)
+    mel = log_mel(torch.randn(1, 160) * 0.1, MEL)
+    model = tiny(spread=0.1)
+    far = (log_mel(model.decode(frames(model, mel)).samples, MEL) - mel).abs().mean()
+    refined = Vocos(replace(TINY["same"], refine=8)).eval()
+    refined.load_state_dict(model.state_dict())
+    near = (log_mel(refined.decode(frames(refined, mel)).samples, MEL) - mel).abs().mean()
+    assert near < 0.5 * far
+
+
+def test_a_refined_row_is_itself_whatever_the_batch():
+    model = Vocos(replace(TINY["same"], refine=3)).eval()
+    data = torch.randn(2, 4, 9)
+    together = model.decode(frames(model, data, [9, 5]))
+    alone = model.decode(frames(model, data[1:, :, :5]))
+    assert together.lengths.tolist() == [72, 40]
+    assert torch.allclose(together.samples[1, :40], alone.samples[0], atol=1e-5)
+    assert not together.samples[1, 40:].any()
 
 
 def test_another_mel_is_refused_in_words():

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tts.audio import MelRecipe, mel_filters
+from tts.audio import MelRecipe
 from tts.frames import Frames, Wave, check_fit
-from tts.nn.stft import inverse_stft, reach, stft
+from tts.nn.phase import agree, magnitudes
+from tts.nn.stft import reach
 
 PHASE_SEED = 1984  # the start is arbitrary but always the same
 
@@ -62,31 +63,8 @@ class GriffinLim:
 
     def _row(self, mel: Tensor) -> Tensor:
         """Log-mel [bands, T] to samples [N]."""
-        recipe, momentum = self.config.mel, self.config.momentum
-        window = mel_filters(recipe)[0].to(mel.device)
-        magnitude = self.magnitude(mel)[None]  # [1, T, F]
+        config = self.config
+        magnitude = magnitudes(mel, config.mel, config.mel_iterations)  # [T, F]
         start = torch.rand(magnitude.shape, generator=torch.Generator().manual_seed(PHASE_SEED)).to(mel.device)
-        spectrum = torch.polar(magnitude, 2 * torch.pi * start)
-        before = torch.zeros_like(spectrum)
-        for _ in range(self.config.iterations):
-            samples = inverse_stft(spectrum, window, recipe.hop, recipe.padding)
-            consistent = stft(samples, window, recipe.hop, recipe.padding, recipe.n_fft)
-            ahead = consistent + momentum * (consistent - before)
-            spectrum = magnitude * ahead / ahead.abs().clamp(min=1e-8)
-            before = consistent
-        return inverse_stft(spectrum, window, recipe.hop, recipe.padding)[0]
-
-    def magnitude(self, mel: Tensor) -> Tensor:
-        """Log-mel [bands, T] to magnitudes [T, F] >= 0 whose mel is as near as multiplicative updates bring it.
-
-        Source: Lee & Seung 2001, "Algorithms for non-negative matrix factorization", equation 4, with the filters fixed.
-        """
-        recipe = self.config.mel
-        filters = mel_filters(recipe)[1].to(mel.device)  # [F, bands]
-        target = mel.exp().T  # [T, bands]
-        wanted = target @ filters.T  # [T, F]
-        gram = filters @ filters.T
-        guess = wanted / gram.sum(1).clamp(min=1e-8)
-        for _ in range(self.config.mel_iterations):
-            guess = guess * wanted / (guess @ gram).clamp(min=1e-12)
-        return guess if recipe.power == 1 else guess ** (1 / recipe.power)
+        phase = torch.polar(torch.ones_like(magnitude), 2 * torch.pi * start)
+        return agree(magnitude, phase, config.mel, config.iterations, config.momentum)

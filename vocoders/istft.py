@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tts.audio import MelRecipe
+from tts.audio import MelRecipe, mel_filters
 from tts.frames import Frames, Wave, check_fit, frame_mask
-from tts.nn.stft import edge, inverse_stft, reach
+from tts.nn.phase import agree, magnitudes
+from tts.nn.stft import edge, inverse_stft, reach, stft
 
 KERNEL = 7  # frames, of every convolution (section 3.1)
 MAX_MAGNITUDE = 1e2  # bounds exp() when a mel is far from any heard in training
@@ -36,6 +37,7 @@ class VocosConfig:
     layers: int = 8
     n_fft: int = 1280  # also the window, in samples
     padding: str = "same"
+    refine: int = 0  # iterations by which phases are made to agree with the mel's own magnitudes, after the network
     layer_scale: float | None = None  # initial gain of each block; None: 1 / layers
 
     def __post_init__(self) -> None:
@@ -73,7 +75,9 @@ class Vocos(nn.Module):
         self.accepts = config.mel.spec
         convolutions = (1 + config.layers) * (KERNEL // 2)
         left, right = reach(config.n_fft, self.hop, config.padding)
-        self.context = (convolutions + left, convolutions + right)
+        # an iteration of the refinement carries a phase to every frame whose window overlaps its own
+        spread = config.refine * (-(-config.mel.win_length // config.mel.hop) - 1)
+        self.context = (convolutions + left + spread, convolutions + right + spread)
         scale = config.layer_scale if config.layer_scale is not None else 1 / config.layers
         self.embed = nn.Conv1d(config.mel.bands, config.dim, KERNEL, padding=KERNEL // 2)
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
@@ -117,5 +121,23 @@ class Vocos(nn.Module):
         ragged = bool((frames.lengths != T).any())
         with torch.no_grad():
             samples = self(frames.data, frames.lengths if ragged else None)
+            if self.config.refine:
+                samples = torch.stack(
+                    [self._refined(*row) for row in zip(frames.data, samples, frames.lengths.tolist(), strict=True)]
+                )
         intervals = frames.lengths if self.config.padding == "same" else (frames.lengths - 1).clamp(min=0)
         return Wave(samples.clamp(-1, 1), intervals * self.hop, self.sample_rate)
+
+    def _refined(self, mel: Tensor, samples: Tensor, T: int) -> Tensor:
+        """One row: the network's phases, some steps of Griffin-Lim towards the magnitudes that its mel [bands, T] implies.
+
+        A network trained by spectral losses alone gets magnitudes roughly and phases well; the mel knows the magnitudes.
+        """
+        recipe = self.config.mel
+        N = (T if recipe.padding == "same" else T - 1) * recipe.hop
+        if N <= 0:
+            return torch.zeros_like(samples)
+        window = mel_filters(recipe)[0].to(samples.device)
+        phase = stft(samples[None, :N], window, recipe.hop, recipe.padding, recipe.n_fft)[0]
+        refined = agree(magnitudes(mel[:, :T], recipe), phase, recipe, self.config.refine)
+        return F.pad(refined, (0, len(samples) - N))
