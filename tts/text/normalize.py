@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from itertools import chain
 
 from tts.text import dates, numbers, units, words
 from tts.text.clean import clean
@@ -34,21 +33,21 @@ def normalize(text: str, language: str = "en-us") -> str:
     if capitals:
         text = words.lower_capitals(text)
     text = _article(text)
-    for pattern, say in chain(_BEFORE, [dates.numeric_dates(day_first=language.startswith("en-gb"))], _AFTER):
+    for pattern, say in (*_FIRST, dates.numeric_dates(day_first=language.startswith("en-gb")), *_THEN):
         text = pattern.sub(say, text)
     text = _tidy(text)
     return re.sub(r"[^\W\d_]{2,}(?:'[^\W\d_]+)?", lambda m: m[0].lower(), text) if capitals else text
 
 
-def _dashes(match: re.Match[str]) -> str:
-    return " — "
-
-
-_BEFORE: list[Rule] = [
+# The order matters: each rule takes what it is sure of, and leaves the rest to those below.
+_FIRST: list[Rule] = [
     *words.ADDRESSES,
-    (re.compile(r"(?<!\d)\s+-{1,3}\s+|\s+-{1,3}\s+(?!\d)|\s*-{2,}\s*|\s+–\s+|\s*—\s*|(?<=[^\W\d])–(?=[^\W\d])"), _dashes),
+    (
+        re.compile(r"(?<!\d)\s+-{1,3}\s+|\s+-{1,3}\s+(?!\d)|\s*-{2,}\s*|\s+–\s+|\s*—\s*|(?<=[^\W\d])–(?=[^\W\d])"),
+        lambda m: " — ",
+    ),
 ]
-_AFTER: list[Rule] = [
+_THEN: list[Rule] = [
     *numbers.PHONES_AND_VERSIONS,
     *dates.DATES,
     *dates.TIMES,
@@ -57,8 +56,8 @@ _AFTER: list[Rule] = [
     *words.ROMAN,
     *dates.YEARS,
     *numbers.FRACTIONS,
+    # what is still joined by a dash is a range
     (re.compile(r"(?<![\w-])((?:\d+,)*\d+(?:\.\d+)?)([%°]?[CF]?) ?[-–] ?(?=\.?\d)(?!\d+-\d)"), lambda m: f"{m[1]}{m[2]} to "),
-    (re.compile(r"(?<= — )(?=\d)"), lambda m: ""),
     *units.RULES,
     *words.ABBREVIATIONS,
     (re.compile(r"~ ?(?=\d)"), lambda m: "about "),
