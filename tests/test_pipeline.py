@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-
 from conftest import RATE, ROOT, speech
+
 from tts import registry
 from tts.asr.check import Check
 from tts.errors import FitError, LanguageError, SettingsError, TextError
