@@ -29,7 +29,7 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	@rm -rf build  # what an earlier wheel left there would get into the next
-	@outside=$$(mktemp -d) && trap 'rm -rf build "$$outside"' EXIT && cache="$(CURDIR)/.mypy_cache" && bin="$(CURDIR)/$(BIN)" \
+	@outside=$$(mktemp -d) && trap 'rm -rf build "$$outside"' EXIT && cache="$(CURDIR)/.mypy_cache" && bin="$(abspath $(BIN))" \
 	&& $(PIP) wheel -q --no-deps --no-build-isolation -w "$$outside" . \
 	&& $(PIP) install -q --no-deps --target "$$outside/site" "$$outside"/*.whl \
 	&& cp pyproject.toml "$$outside" && cd "$$outside/site" \
