@@ -22,7 +22,7 @@ from tts.errors import CheckpointError, SettingsError, TrainingError
 from tts.train.loop import LoopConfig, Minimise, Task, adamw, fit, learning_rate, step_seed
 from tts.train.state import Ema, export, newest_checkpoint
 
-STEPS = 250
+STEPS = 150
 
 
 class Tiny(Task):
@@ -50,7 +50,7 @@ class Tiny(Task):
 
 
 def config(**changes: Any) -> LoopConfig:
-    return LoopConfig(**{"steps": STEPS, "warmup": 10, "threads": 1, "checkpoint_seconds": 0.0, "log_every": 10, **changes})
+    return LoopConfig(**{"steps": STEPS, "warmup": 10, "threads": 1, "checkpoint_seconds": 60.0, "log_every": 10, **changes})
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -61,11 +61,11 @@ def test_a_run_killed_at_three_random_moments_ends_in_the_weights_of_an_undistur
     fit(Tiny(), config(), tmp_path / "undisturbed")
     script = (
         "import sys; from test_train_loop import Tiny, config; from tts.train.loop import fit; "
-        "fit(Tiny(pause=0.002), config(), sys.argv[1])"
+        "fit(Tiny(pause=0.002), config(checkpoint_seconds=0.0), sys.argv[1])"
     )
     folder = tmp_path / "killed"
     draw = random.Random()  # truly random: any moment must do
-    at = sorted(draw.sample(range(10, STEPS - 100), 3))
+    at = sorted(draw.sample(range(5, STEPS - 60), 3))
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     for moment in at:
         run = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment, stderr=subprocess.PIPE)
@@ -96,7 +96,7 @@ def steps_logged(folder: Path) -> list[tuple[str, int]]:
 
 def test_two_checkpoints_are_kept_and_half_written_ones_removed(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-000000099.partial").mkdir()
-    fit(Tiny(), config(steps=5), tmp_path)
+    fit(Tiny(), config(steps=5, checkpoint_seconds=0.0), tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*checkpoint*")) == ["checkpoint-000000004", "checkpoint-000000005"]
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-000000005"
     assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*.pkl"))
@@ -161,7 +161,7 @@ def test_learning_rate_warms_up_then_decays_to_its_last_share() -> None:
 
 
 def test_a_budget_of_seconds_decays_and_ends_the_run(tmp_path: Path) -> None:
-    c = config(steps=10**9, max_seconds=0.3, checkpoint_seconds=60.0)
+    c = config(steps=10**9, max_seconds=0.3)
     assert learning_rate(c, 100, 0.3) == pytest.approx(c.final_lr)
     fit(Tiny(), c, tmp_path)
     path = newest_checkpoint(tmp_path)
@@ -179,7 +179,7 @@ class Exploding(Tiny):
 
 def test_a_loss_that_is_no_number_ends_the_run_and_spoils_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"not finite|nan"):
-        fit(Exploding(), config(steps=50), tmp_path)
+        fit(Exploding(), config(steps=50, checkpoint_seconds=0.0), tmp_path)
     assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path).values())
 
 
