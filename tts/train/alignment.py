@@ -15,6 +15,7 @@ from tts.text.tokens import PHONES, SymbolTable
 from tts.train.data import Corpus, pad, save_alignment
 
 COMMA_SECONDS = 0.2  # a silence between words that is written down as a comma, since transcripts often carry none
+CLOSING_SECONDS = 0.1  # what a sentence ends with, as clips do that were trimmed to their speech
 UNALIGNED = -99.0  # the score of an item that could not be aligned
 
 
@@ -94,9 +95,10 @@ def typical_durations(folder: str | Path, min_score: float, weigh: bool = True, 
     mean[0] = 0.0
     # punctuation is rare in transcripts: what was counted for the comma holds for its siblings
     comma, space = table.id(","), table.id(" ")
-    for symbol in table.symbols:
-        i = table.ids[symbol]
-        if bool(boundary[i]) and i not in (comma, space):
+    for i in boundary.nonzero()[:, 0].tolist():
+        if table.symbols[i] in ".!?":
+            mean[i] = CLOSING_SECONDS
+        elif i not in (comma, space):
             mean[i] = mean[comma]
     return RuleConfig(
         table=table.identity,

@@ -25,7 +25,9 @@ class RecognizerRecipe:
     model: RecognizerConfig = field(default_factory=RecognizerConfig)
     budget_frames: int = 6_400  # a batch: rows times the longest, 128 s
     max_seconds: float = 20.0
-    frame_weight: float = 0.5  # of the cross-entropy of frame labels, where an alignment is known
+    ctc_weight: float = 1.0  # 0 for the first minutes: CTC alone settles on silence before it finds the phones
+    frame_weight: float = 1.0  # of the cross-entropy of frame labels, where an alignment is known
+    aligned_only: bool = False  # leave out clips without frame labels
     min_score: float = -3.0  # of an alignment whose frame labels are trusted
     warp: float = 0.12  # the frequency axis is stretched by up to this share (length of the vocal tract)
     tempo: float = 0.15  # and time by up to this
@@ -47,7 +49,10 @@ class RecognizerTask(Task):
         longest = recipe.max_seconds * float(recipe.model.mel.spec.rate)
         fits = [2 * len(phones_of(item.tokens)) <= item.frames * 1.6 and item.frames <= longest for item in train.items]
         lengths = [(item.frames, len(item.tokens)) for item in train.items]
-        weights = [item.weight if item.tokens and fit else 0.0 for item, fit in zip(train.items, fits, strict=True)]
+        usable = [bool(item.tokens) and fit for item, fit in zip(train.items, fits, strict=True)]
+        if recipe.aligned_only:
+            usable = [use and self._aligned(i) for i, use in enumerate(usable)]
+        weights = [item.weight * use for item, use in zip(train.items, usable, strict=True)]
         if not any(weights):
             raise SettingsError("no clip of the training corpus has a text; a recognizer needs transcripts")
         self.plan = BatchPlan(lengths, weights, recipe.budget_frames, recipe.seed)
@@ -80,14 +85,15 @@ class RecognizerTask(Task):
 
     def _labels(self, i: int) -> Tensor:
         """[T] recognizer index of every frame."""
-        item = self.train.item(i)
-        if self.train.alignment is None or self.train.score(i) < self.recipe.min_score:
-            return torch.full((item.frames,), IGNORED)
-        frames = self.train.token_frames(i)
-        if int(frames.sum()) != item.frames:
-            return torch.full((item.frames,), IGNORED)
+        if not self._aligned(i):
+            return torch.full((self.train.item(i).frames,), IGNORED)
         index = torch.tensor(PHONES.to_recognizer)[self.train.tokens(i)]
-        return torch.repeat_interleave(index, frames).clamp(min=0)
+        return torch.repeat_interleave(index, self.train.token_frames(i)).clamp(min=0)
+
+    def _aligned(self, i: int) -> bool:
+        """Whether item i has an alignment to be trusted."""
+        train = self.train
+        return train.alignment is not None and train.score(i) >= self.recipe.min_score and len(train.tokens(i)) > 0
 
     def _stretch(self, mel: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Another tempo and another throat: both axes of the picture are stretched a little."""
@@ -147,7 +153,7 @@ class RecognizerTask(Task):
         ) / batch["target_lengths"].sum().clamp(min=1)
         labelled = (batch["labels"] != IGNORED).sum().clamp(min=1)
         frames = F.nll_loss(log_probs.transpose(1, 2), batch["labels"], ignore_index=IGNORED, reduction="sum") / labelled
-        return {"loss": ctc + self.recipe.frame_weight * frames, "ctc": ctc, "frames": frames}
+        return {"loss": self.recipe.ctc_weight * ctc + self.recipe.frame_weight * frames, "ctc": ctc, "frames": frames}
 
     def validate(self) -> dict[str, float]:
         """Phone error rate (%) of greedy reading, by corpus and in all."""
