@@ -56,7 +56,7 @@ def test_every_path_in_a_document_exists(document):
         assert (ROOT / document).parent.joinpath(link).exists(), f"{document} links to {link}"
 
 
-def test_every_command_of_the_readme_exists_with_its_options():
+def test_every_command_of_the_readme_is_understood():
     from tts.cli import app
 
     assert len(commands()) > 5
@@ -65,9 +65,8 @@ def test_every_command_of_the_readme_exists_with_its_options():
         while words and words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         assert not hasattr(command, "commands"), f"the command line has no {words}"
-        options = {name for parameter in command.params for name in parameter.opts}
+        command.make_context(command.name, list(words))  # reads the words without running them; exits where it cannot
         for word in words:
-            assert not word.startswith("--") or word in options, f"{command.name} has no {word}; it has {sorted(options)}"
             if word.startswith("configs/"):
                 assert (ROOT / word).is_file(), word
 
