@@ -1,6 +1,7 @@
 """The flow backend: what it promises to those who call it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from tts.config import load_config
 from tts.errors import FitError, SettingsError
 from tts.frames import Frames, Plan, Prompt, Tokens, Utterance
 from tts.interfaces import Backend, Trainable
-from tts.train.backend import BackendRecipe
+from tts.train.run import BackendTraining
 
 MEL = MelRecipe(bands=4)
 PLAIN = FlowConfig(
@@ -267,14 +268,10 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_base_en_has_at_most_eight_million_weights() -> None:
-    from pathlib import Path
-
-    import yaml
-
-    folder = Path(__file__).parents[1] / "configs"
-    recipe = load_config(BackendRecipe, yaml.safe_load((folder / "flow-base.yaml").read_text())["recipe"])
+    configs = Path(__file__).parents[1] / "configs"
+    recipe = load_config(BackendTraining, configs / "flow-base.yaml").recipe
     with torch.device("meta"):
         model = FlowBackend(replace(recipe.model, vocabulary=249))
     assert sum(p.numel() for p in model.parameters()) < 8_000_000
-    tiny = load_config(BackendRecipe, yaml.safe_load((folder / "tiny" / "flow.yaml").read_text())["recipe"])
+    tiny = load_config(BackendTraining, configs / "tiny" / "flow.yaml").recipe
     assert FlowBackend(tiny.model).config.dim == 16

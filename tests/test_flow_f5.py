@@ -104,7 +104,11 @@ def f5_keys(D: int, depth: int, inner: int) -> dict[str, tuple[int, ...]]:
 
 @pytest.mark.parametrize(
     ("config", "keys", "millions"),
-    [(V1_BASE, f5_keys(1024, 22, 1024), 335.8), (V0_BASE, f5_keys(1024, 22, 1024), 335.8), (SMALL, f5_keys(768, 18, 768), 155)],
+    [
+        (V1_BASE, f5_keys(1024, 22, 1024), 335.8),
+        (V0_BASE, f5_keys(1024, 22, 1024), 335.8),
+        (SMALL, f5_keys(768, 18, 768), 157.9),
+    ],
 )
 def test_f5s_published_weights_fit_by_renaming_alone(
     config: FlowConfig, keys: dict[str, tuple[int, ...]], millions: float
@@ -112,7 +116,8 @@ def test_f5s_published_weights_fit_by_renaming_alone(
     with torch.device("meta"):
         model = FlowBackend(config)
     assert {name: tuple(t.shape) for name, t in model.state_dict().items()} == {ours(k): shape for k, shape in keys.items()}
-    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+    counted = sum(p.numel() for p in model.dit.parameters()) + sum(p.numel() for p in model.text.blocks.parameters())
+    assert counted / 1e6 == pytest.approx(millions, abs=0.05)  # as F5-TTS counts: without the table of symbols
 
 
 GOLDEN = {
