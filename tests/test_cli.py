@@ -1,0 +1,131 @@
+"""mynah on the command line: files, one sentence for each mistake, nothing half-written."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from conftest import ROOT, speech
+
+from tts.cli import main
+
+
+@pytest.fixture
+def mynah(capsys):
+    """Run a command; gives (exit code, stdout, stderr)."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stopped:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def say(mynah, tiny_folder):
+    return lambda *words: mynah("say", *words, "--system", tiny_folder, "--set", "steps=1")
+
+
+def test_say_writes_a_file_and_tells_about_it(say, recording, tmp_path):
+    out = tmp_path / "hello.wav"
+    code, told, complained = say("Hello [there](/ðˈɛɹ/).", "--prompt", recording, "--out", out, "--seed", 3, "--seconds", 1.5)
+    assert code == 0 and f"{out}: 1.5" in told and "RTF" in told
+    assert soundfile.info(out).duration == pytest.approx(1.5, abs=0.02)
+    assert "warning: Hardly any speech" in complained  # as random weights hear it
+
+
+def test_say_reads_standard_input(say, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("One and two.\n"))
+    code, _, _ = say("-", "--out", tmp_path / "a.flac", "--no-check")
+    assert code == 0 and soundfile.info(tmp_path / "a.flac").format == "FLAC"
+
+
+def test_several_prompts_are_joined(say, recording, tmp_path):
+    one, _, _ = say("One.", "--prompt", recording, "--out", tmp_path / "one.wav")
+    two, _, _ = say("One.", "--prompt", recording, "--prompt", recording, "--out", tmp_path / "two.wav")
+    assert one == two == 0 and (tmp_path / "one.wav").read_bytes() != (tmp_path / "two.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["", "--out", "a.wav"], "there is nothing to say in an empty text"),
+        (["Hi.", "--out", "a.wav", "--prompt", "missing.wav"], "missing.wav does not exist"),
+        (["Hi.", "--out", "nowhere/a.wav"], "nowhere/a.wav cannot be written"),
+        (["Hi.", "--out", "a.xyz"], "must end in one of .wav"),
+        (["Hi.", "--out", "."], "must end in one of .wav"),
+        (["Hi.", "--out", "a.wav", "--backend", "flaw"], "did you mean 'flow'?"),
+        (["Hi.", "--out", "a.wav", "--set", "stepz=4"], "did you mean 'steps'?"),
+        (["Hi.", "--out", "a.wav", "--set", "steps"], "NAME=VALUE"),
+        (["Hi.", "--out", "a.wav", "--speed", "2", "--seconds", "2"], "speed or seconds, not both"),
+        (["Hi.", "--out", "a.wav", "--language", "klingon"], "klingon"),
+        (["Hi.", "--out", "a.wav", "--device", "abacus"], "abacus"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(say, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    code, told, complained = say(*words)
+    assert code == 2 and told == "" and list(tmp_path.iterdir()) == []
+    assert complained.startswith("mynah: ") and complained.count("\n") == 1 and says in complained
+
+
+def test_a_system_that_is_not_there_is_one_sentence(mynah, tmp_path):
+    code, _, complained = mynah("say", "Hi.", "--system", "base-xx", "--out", tmp_path / "a.wav")
+    assert code == 2 and "there is no system 'base-xx'" in complained
+
+
+def test_help_and_version_are_there_at_once(mynah):
+    code, told, _ = mynah("--help")
+    assert code == 0 and all(name in told for name in ("say", "prepare", "align", "train", "assemble", "eval", "version"))
+    code, told, _ = mynah("version")
+    assert code == 0 and told.startswith("mynah-tts 0.")
+
+
+def test_help_imports_nothing_heavy():
+    import subprocess
+
+    code = (
+        "import sys\nfrom tts.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(len({'torch', 'numpy', 'librosa', 'omegaconf'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
+    """prepare, align, train each part for two steps, assemble, speak: the way of the tiny configs."""
+    corpus = tmp_path / "corpus"
+    rows = ["path\tspeaker\ttext"]
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", speech(1.5 + 0.2 * number, hz=120.0 + 10 * number), 16_000)
+        rows.append(f"{number}.wav\ts{number % 2}\tOne and two and three.")
+    (tmp_path / "list.tsv").write_text("\n".join(rows) + "\n")
+    assert mynah("prepare", tmp_path / "list.tsv", corpus, "workers=1")[0] == 0
+    data = [f"train={corpus}", f"valid={corpus}"]
+
+    def train(what: str, config: str, *more: str) -> Path:
+        out = tmp_path / what
+        code, _, complained = mynah("train", what, ROOT / "configs/tiny" / config, *data, f"out={out}", *more)
+        assert code == 0, complained
+        return out
+
+    asr = train("asr", "asr.yaml")
+    code, told, complained = mynah("align", corpus, "--recognizer", asr)
+    assert code == 0 and "aligned 3" in told, complained
+    vocoder = train("vocoder", "vocoder.yaml")
+    flow = train("backend", "flow.yaml", "loop.steps=2", "recipe.min_score=-99")
+    system = ROOT / "configs/base-en.yaml"
+    runs = [f"recognizer={asr}", f"vocoder={vocoder}", f"backend.flow={flow}"]
+    code, _, complained = mynah("assemble", system, tmp_path / "system", *runs, "--durations", corpus)
+    assert code == 0, complained
+    words = ["--system", tmp_path / "system", "--prompt", tmp_path / "0.wav", "--out", tmp_path / "a.wav", "--set", "steps=1"]
+    assert mynah("say", "One and two.", *words)[0] == 0
+    assert soundfile.info(tmp_path / "a.wav").duration > 0.3
+
+
+def test_train_names_a_wrong_key(mynah, tmp_path):
+    code, _, complained = mynah("train", "asr", ROOT / "configs/tiny/asr.yaml", "loop.stepz=3")
+    assert code == 2 and "did you mean 'steps'?" in complained
