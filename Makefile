@@ -7,14 +7,13 @@
 #     make clean    away with everything that these have made
 
 TEXT = Hello! I have never said this before, and yet you can hear me say it.
+# Processes that share the tests, each of one thread (tests/conftest.py).
 WORKERS = 2
 
 PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && echo $$p && break; done)
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
-# Each test runs one thread, and the workers share the cores; a test that is about threads sets their number itself.
-ONE_THREAD = OMP_NUM_THREADS=1
 
 .PHONY: demo test check bench clean
 .NOTPARALLEL:
@@ -23,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/mynah say "$(TEXT)" --out hello.wav
 
 test: .venv/installed-dev
-	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
