@@ -1,4 +1,4 @@
-"""The command line: mynah say, prepare, align, train, assemble, eval, version. An error is one sentence and exit code 2."""
+"""The command line: mynah say, prepare, align, merge, train, assemble, eval, version. An error is one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -100,14 +100,37 @@ def prepare(
 @app.command()
 def align(
     corpus: Annotated[Path, typer.Argument(help="A prepared corpus.")],
-    recognizer: Annotated[str, typer.Option(help="A system, by name or folder, or the folder of a recognizer's training run.")],
+    recognizer: Annotated[
+        str, typer.Option(help="A system, by name or folder, or the folder of a recognizer's training run.")
+    ] = "base-en",
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="By pocketsphinx: for a first recognizer.")] = False,
 ) -> None:
     """Find out where each phone of a corpus lies, and write it beside the shards."""
+    if bootstrap:
+        from tts.train.bootstrap import bootstrap_corpus
+
+        typer.echo(f"{corpus}: aligned {bootstrap_corpus(corpus)}")
+        return
     from tts.train.alignment import align_corpus
     from tts.train.assemble import find_recognizer
 
     found = align_corpus(find_recognizer(recognizer), corpus)
     typer.echo(f"{corpus}: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}")
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="Prepared corpora.")],
+    weight: Annotated[
+        list[str] | None, typer.Option(metavar="CORPUS=REPEATS", help="In an epoch; CORPUS* is for copies at other speeds.")
+    ] = None,
+) -> None:
+    """Make one corpus of several, for a training."""
+    from tts.train.merge import merge as join
+
+    repeats = {name: float(value) for name, value in map(_pair, weight or ())}
+    typer.echo(f"{out}: {join(folders, out, repeats)} items")
 
 
 @app.command()

@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tts.asr.align import align, read
+from tts.asr.align import align, read, with_commas
 from tts.asr.model import CTCRecognizer
 from tts.duration.rules import RuleConfig
 from tts.text.tokens import PHONES, SymbolTable
 from tts.train.data import Corpus, pad, save_alignment
 
-COMMA_SECONDS = 0.2  # a silence between words that is written down as a comma, since transcripts often carry none
 CLOSING_SECONDS = 0.1  # what a sentence ends with, as clips do that were trimmed to their speech
 UNALIGNED = -99.0  # the score of an item that could not be aligned
 
@@ -60,16 +59,6 @@ def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTab
     save_alignment(folder, tokens, frames, scores)
     aligned = [score for score in scores if score != UNALIGNED]
     return {"items": len(corpus), "aligned": len(aligned), "mean score": sum(aligned) / max(1, len(aligned))}
-
-
-def with_commas(tokens: list[int], frames: list[int], rate: float, table: SymbolTable = PHONES) -> list[int]:
-    """The tokens, with a comma for each space inside the sentence that lasts COMMA_SECONDS or longer."""
-    space, comma = table.id(" "), table.id(",")
-    inner = range(1, len(tokens) - 1)
-    return [
-        comma if i in inner and token == space and frames[i] >= COMMA_SECONDS * rate else token
-        for i, token in enumerate(tokens)
-    ]
 
 
 def typical_durations(folder: str | Path, min_score: float, weigh: bool = True, table: SymbolTable = PHONES) -> RuleConfig:

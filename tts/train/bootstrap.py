@@ -9,12 +9,16 @@ time. Afterwards the recognizer aligns everything again by itself (tts/asr/align
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tts.errors import MissingPackageError
 from tts.text.tokens import PHONES, SymbolTable
+from tts.train.data import AUDIO_SCALE, Corpus, save_alignment
 
 # Our phones in the ARPAbet of pocketsphinx's acoustic model.
 ARPABET = {
@@ -24,6 +28,7 @@ ARPABET = {
     "θ": "TH", "ð": "DH", "s": "S", "z": "Z", "ʃ": "SH", "ʒ": "ZH", "h": "HH", "m": "M", "n": "N", "ŋ": "NG", "l": "L",
     "ɹ": "R", "j": "Y", "w": "W", "ɾ": "D", "ʔ": "T",
 }  # fmt: skip
+TRUSTED, UNALIGNED = -1.0, -99.0  # scores: pocketsphinx gives none of its own
 SECONDS_PER_STEP = 0.01  # pocketsphinx counts time in hundredths of a second
 
 
@@ -124,3 +129,36 @@ class WordAligner:
             position: (p.start * SECONDS_PER_STEP, (p.start + p.duration) * SECONDS_PER_STEP)
             for position, p in zip(positions, phones, strict=True)
         }
+
+
+def bootstrap_corpus(folder: str | Path, workers: int = 2) -> int:
+    """Write folder/alignment.safetensors by pocketsphinx; returns how many items were aligned.
+
+    Items without a text, and those whose words are not found in the sound, stay without alignment.
+    """
+    from rich.progress import track
+
+    corpus = Corpus(folder, audio=False)
+    with ProcessPoolExecutor(workers, get_context("spawn"), _open, (str(folder),)) as pool:
+        rows = list(track(pool.map(_align_item, range(len(corpus)), chunksize=16), "aligning", len(corpus)))
+    tokens = [list(item.tokens) if row else [] for item, row in zip(corpus.items, rows, strict=True)]
+    aligned = [bool(row) for row in rows]
+    save_alignment(folder, tokens, [row or [] for row in rows], [TRUSTED if found else UNALIGNED for found in aligned])
+    return sum(aligned)
+
+
+_worker: tuple[Corpus, WordAligner]  # of a process of the pool, which aligns one item at a time
+
+
+def _open(folder: str) -> None:
+    global _worker
+    _worker = Corpus(folder), WordAligner()
+
+
+def _align_item(i: int) -> list[int] | None:
+    corpus, aligner = _worker
+    item = corpus.item(i)
+    if not item.tokens:
+        return None
+    samples = (corpus.audio(i) * AUDIO_SCALE).round().short().numpy()
+    return aligner.align(samples, item.tokens, item.frames, item.frames / item.seconds)

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from tts.checkpoint import fill
 from tts.config import load_config
 from tts.errors import SettingsError, nearest
 from tts.text.tokens import PHONES
@@ -16,6 +17,7 @@ from tts.train.assemble import note_configs
 from tts.train.backend import BackendRecipe, BackendTask
 from tts.train.data import Corpus
 from tts.train.loop import LoopConfig, Task, fit
+from tts.train.state import export
 from tts.train.vocoder import VocoderRecipe, VocoderTask
 
 
@@ -26,6 +28,7 @@ class Training:
     loop: LoopConfig
     train: Path = Path("data/train")  # prepared corpora
     valid: Path = Path("data/valid")
+    start: Path | None = None  # an earlier run, whose averaged weights a new one begins with
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ())
         raise SettingsError(f"unknown recipe {what!r}{nearest(what, list(TRAININGS))}; choose one of {', '.join(TRAININGS)}")
     training = load_config(TRAININGS[what], config, overrides)
     task = training.task()
+    if training.start is not None:
+        for name, state in export(training.start).items():
+            fill(task.modules()[name], state, f"{name} of {training.start}")
     note_configs(training.out, task.modules())
     fit(task, training.loop, training.out)
     return training.out
