@@ -29,8 +29,8 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	@rm -rf build  # what an earlier wheel left there would get into the next
 	@outside=$$(mktemp -d) && trap 'rm -rf build "$$outside"' EXIT && cache="$(CURDIR)/.mypy_cache" && bin="$(abspath $(BIN))" \
-	&& $(PIP) wheel -q --no-deps --no-build-isolation -w "$$outside" . \
-	&& $(PIP) install -q --no-deps --target "$$outside/site" "$$outside"/*.whl \
+	&& $(PIP) wheel -qq --no-deps --no-build-isolation -w "$$outside" . \
+	&& $(PIP) install -qq --no-deps --target "$$outside/site" "$$outside"/*.whl \
 	&& cp pyproject.toml "$$outside" && cd "$$outside/site" \
 	&& "$$bin/mypy" --config-file ../pyproject.toml --cache-dir "$$cache" -p tts
 
@@ -47,12 +47,12 @@ clean:
 
 .venv/installed: .venv/bin/python pyproject.toml
 	@echo "installing into .venv; torch is large, so this takes some minutes the first time"
-	@$(PIP) install -q -e .
+	@$(PIP) install -qq -e .
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@echo "installing what tests and checks need"
-	@$(PIP) install -q -e '.[dev]'
-	@$(PIP) install -q -e '.[eval]' > .venv/eval.log 2>&1 \
+	@$(PIP) install -qq -e '.[dev]'
+	@$(PIP) install -qq -e '.[eval]' > .venv/eval.log 2>&1 \
 	|| echo "SIM and PESQ want a C compiler (see .venv/eval.log): their tests are skipped"
 	@touch $@
