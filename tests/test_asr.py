@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from tts.asr.align import align, phones_of, read, viterbi
+from tts.asr.align import align, phones_of, read, viterbi, with_commas
 from tts.asr.check import check, edits
 from tts.asr.model import CTCRecognizer, RecognizerConfig
 from tts.audio import MelRecipe
 from tts.errors import FitError
 from tts.frames import Frames
 from tts.text.tokens import PHONES
-from tts.train.alignment import with_commas
 from tts.train.bootstrap import frames_of_spans, words_of
 
 TINY = RecognizerConfig(

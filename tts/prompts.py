@@ -16,14 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tts.asr.align import align, read
+from tts.asr.align import align, read, with_commas
 from tts.audio import read_prompt
 from tts.errors import CheckpointError, FitError, PromptError, TextError, nearest
 from tts.files import write_whole
 from tts.frames import Frames, Prompt, Tokens, Wave
 from tts.interfaces import Encoder, FrontEnd, Recognizer
 
-HOPELESS = -3.0  # mean log-posterior of an alignment below which a transcript is taken not to be what is said
+# By how much (nats a frame) the path through a transcript may be less likely than the best free path: with what is really said
+# it is 0.4 or less, with half of it or something else 0.9 or more.
+MISFIT = 0.7
 UNCLEAR = 0.3  # confidence of a reading below which the recording hardly holds speech
 QUIET_FRAMES = 8  # without a phone: a silence long enough to cut in
 KEPT = 64  # encoded prompts that are remembered
@@ -111,8 +113,9 @@ class PromptEncoder:
             except TextError as error:
                 raise TextError(f"prompt_text: {error}; or leave it out, and the recording is read") from error
             found = align(log_probs, asked, rate)
-            if found is not None and found.score >= HOPELESS:
-                return asked, found.frames, []
+            free = float(log_probs.max(1).values.mean())
+            if found is not None and free - found.score <= MISFIT:
+                return with_commas(asked, found.frames, rate), found.frames, []
             complaints.append("The prompt's text does not seem to be what is said in it, so its phones were read instead.")
         heard = read(log_probs, rate)
         if heard.confidence < UNCLEAR:

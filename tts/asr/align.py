@@ -18,6 +18,7 @@ from tts.text.tokens import PHONES, SymbolTable
 
 PAUSE_SECONDS = 0.06  # a shorter gap between words belongs to the phone before it
 BREAK_SECONDS = 0.12  # in unknown speech, a longer silence is written down as a boundary
+COMMA_SECONDS = 0.2  # a silence between words that is written down as a comma, since transcripts often carry none
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,16 @@ def align(log_probs: Tensor, tokens: Sequence[int], rate: float = 50.0, table: S
     opening = spans[0][0]  # silence before the first phone
     frames[0 if table.is_boundary(tokens[0]) else known[0]] += opening
     return Alignment(frames, score)
+
+
+def with_commas(tokens: list[int], frames: list[int], rate: float, table: SymbolTable = PHONES) -> list[int]:
+    """The tokens, with a comma for each space inside the sentence that lasts COMMA_SECONDS or longer."""
+    space, comma = table.id(" "), table.id(",")
+    inner = range(1, len(tokens) - 1)
+    return [
+        comma if i in inner and token == space and frames[i] >= COMMA_SECONDS * rate else token
+        for i, token in enumerate(tokens)
+    ]
 
 
 @dataclass(frozen=True)
