@@ -1,4 +1,4 @@
-"""The command line: mynah say, prepare, align, merge, train, assemble, eval, version. An error is one sentence and exit code 2."""
+"""The command line: mynah say, prepare, align, merge, train, assemble, eval, version. An error is a sentence, exit code 2."""
 
 from __future__ import annotations
 
