@@ -8,6 +8,9 @@ import torch
 from conftest import RATE, speech
 
 from tts import Audio, Request, Synthesizer
+from tts.backends.flow.config import FlowConfig
+from tts.backends.flow.model import FlowBackend
+from tts.frames import Plan, Tokens, Utterance
 
 SETTINGS = {"steps": 2}
 TEXTS = ("One.", "Two and three.", "Now four. And five!", "A somewhat longer sentence than the others.")
@@ -66,6 +69,30 @@ def test_two_threads_at_once_say_what_one_says(tiny, requests, alone, intra_op):
     finally:
         torch.set_num_threads(before)
     assert equal(said[0], expected[0::2]) and equal(said[1], expected[1::2])
+
+
+def test_matrices_that_two_cores_share_do_not_care_which_thread_asks():
+    """At 16 channels torch never splits an operation; here it does."""
+    backend = FlowBackend(FlowConfig(20, "t", dim=128, depth=1, heads=2, text_dim=32, text_layers=1, zero_init=False)).eval()
+    plan = Plan(torch.tensor([6.0], dtype=torch.float64))
+    utterance = Utterance(Tokens.of([[1, 2, 3]], "t"), torch.tensor([5]), plan=plan)
+    made: list[torch.Tensor] = []
+
+    def make() -> None:
+        made.append(backend.generate(utterance, {"steps": 1}).data)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        threads = [threading.Thread(target=make) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        make()
+        for thread in threads:
+            thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert len(made) == 4 and all(torch.equal(made[0], other) for other in made)
 
 
 def test_another_seed_says_it_otherwise(tiny, requests, alone):

@@ -191,6 +191,12 @@ UNKNOWN = ({"backend": "flaw"}, {"settings": {"stepz": 4}}, {"settings": {"steps
            {"settings": [1]})  # fmt: skip
 
 
+def test_a_transcript_of_what_is_no_recording_is_refused(tiny, recording):
+    for voice in (None, "voice:tiny", tiny.encode_prompt(recording)):
+        with pytest.raises(SettingsError, match="prompt_text"):
+            say(tiny, prompt=voice, prompt_text="One.")
+
+
 @pytest.mark.parametrize("options", UNKNOWN)
 def test_unknown_backends_and_settings_are_refused(tiny, options):
     with pytest.raises(SettingsError):

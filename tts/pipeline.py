@@ -108,8 +108,19 @@ class Synthesizer:
         settings: Any = None,
     ) -> Audio:
         """Speak a text in the voice of a recording; words and meanings as in `tts.synthesize`."""
-        options = {"prompt_text": prompt_text, "backend": backend, "seed": seed, "speed": speed, "seconds": seconds}
-        return self.speak(Request(text, prompt, **options, language=language, check=check, settings=settings))  # type: ignore[arg-type]
+        request = Request(
+            text=text,
+            prompt=prompt,
+            prompt_text=prompt_text,
+            backend=backend,
+            seed=seed,
+            speed=speed,
+            seconds=seconds,
+            language=language,
+            check=check,
+            settings=settings,
+        )
+        return self.speak(request)
 
     def batch(self, requests: Iterable[Request]) -> Iterator[Audio | Failure]:
         """Speak requests one after another, in their order; one that cannot be spoken comes back as a Failure.
@@ -117,10 +128,12 @@ class Synthesizer:
         Each gives the samples that it gives alone.
         """
         for request in requests:
+            answer: Audio | Failure
             try:
-                yield self.speak(request)
+                answer = self.speak(request)
             except MynahError as error:
-                yield Failure(request, error)
+                answer = Failure(request, error)
+            yield answer
 
     def encode_prompt(self, source: Any, prompt_text: str | None = None, language: str | None = None) -> EncodedPrompt:
         """Hear a prompt once, for many texts: the result goes wherever a prompt does.
@@ -128,12 +141,14 @@ class Synthesizer:
         Args:
             source: as `tts.synthesize` takes it; None: the built-in voice.
         """
+        is_name = isinstance(source, str) and source.startswith(VOICE)
+        if prompt_text is not None and (source is None or is_name or isinstance(source, EncodedPrompt)):
+            raise SettingsError("prompt_text says what is said in a recording; a voice that is known has no need of it")
         if isinstance(source, EncodedPrompt):
             return source
-        if isinstance(source, str) and source.startswith(VOICE):
-            return load_voice(self.folder, source.removeprefix(VOICE), self.parts.encoder, self.parts.front_end.table)
-        if source is None:
-            name = self.system.extra.get("voice") or next(iter(self.voices), "")
+        if source is None or is_name:
+            built_in = self.system.extra.get("voice") or next(iter(self.voices), "")
+            name = source.removeprefix(VOICE) if is_name else built_in
             return load_voice(self.folder, name, self.parts.encoder, self.parts.front_end.table)
         return self._prompts.encode(source, prompt_text, self._language(language))
 
