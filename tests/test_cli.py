@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from conftest import ROOT, speech
 
+from tts import Request
 from tts.cli import main
 
 
@@ -129,3 +130,18 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
 def test_train_names_a_wrong_key(mynah, tmp_path):
     code, _, complained = mynah("train", "asr", ROOT / "configs/tiny/asr.yaml", "loop.stepz=3")
     assert code == 2 and "did you mean 'steps'?" in complained
+
+
+def test_eval_hands_over_the_system_with_its_own_ears(mynah, tiny_folder, tmp_path, monkeypatch):
+    asked = {}
+
+    def run(protocol, synthesizer, folder, meters, **options):
+        asked.update(options, errors=meters.phones(synthesizer.speak(Request("One.", settings={"steps": 1})).samples, "One."))
+        return {"rows": {}, "interval": "95 % bootstrap"}
+
+    monkeypatch.setattr("tts.eval.run.run", run)
+    words = ("--out", tmp_path / "e", "--system", tiny_folder, "--seed", 4, "--set", "steps=2", "--set", "solver=midpoint")
+    code, told, complained = mynah("eval", "--protocol", tmp_path / "p.tsv", *words)
+    assert code == 0, complained
+    assert asked["seed"] == 4 and asked["settings"] == {"steps": 2, "solver": "midpoint"} and asked["errors"][1] == 3
+    assert "boot" in told  # the table, however narrow the terminal

@@ -123,6 +123,14 @@ def test_a_sentence_that_fails_is_tried_again_with_a_derived_seed_and_the_best_i
     assert not report.warnings
 
 
+def test_a_try_that_passes_is_better_than_one_that_misses_less(tiny, monkeypatch):
+    stutters, mumbles = Check(("w",) * 20, (), ("w", "ʌ"), 0.1, -1.0), Check(("w",) * 20, ("w",), (), 0.3, -1.0)
+    verdicts = iter([stutters, mumbles])
+    monkeypatch.setattr(tiny, "_listen", lambda frames, line: next(verdicts))
+    (sentence,) = say(tiny, "One.", check=True).report.sentences
+    assert sentence.passed and sentence.missed == ("w",) and sentence.tries == 2
+
+
 def test_where_no_try_passes_the_best_is_kept_and_told(tiny, monkeypatch):
     verdicts = iter([Check(("w", "ʌ"), ("w",), (), 0.9, -1.0), Check(("w", "ʌ"), ("w", "ʌ"), (), 0.1, -1.0)])
     monkeypatch.setattr(tiny, "_listen", lambda frames, line: next(verdicts))

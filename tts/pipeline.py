@@ -46,6 +46,21 @@ class Manner:
     listens: bool
 
 
+@dataclass(frozen=True)
+class Try:
+    """One try of a line, and what the recognizer thought of it; None: it was not asked."""
+
+    seed: int
+    frames: Frames
+    check: Check | None
+
+    def faults(self) -> tuple[bool, int, int, float]:
+        """The lowest is the best."""
+        if self.check is None:
+            return False, 0, 0, 0.0
+        return not self.check.passed, len(self.check.missed), len(self.check.repeated), self.check.error_rate
+
+
 class Synthesizer:
     """A system that speaks. No request leaves a trace in what another one says; may be used from several threads."""
 
@@ -214,31 +229,25 @@ class Synthesizer:
     # -------------------------------------------------------------------------------------------------- the acts
 
     def _say(self, number: int, line: Line, plan: Plan, manner: Manner, clock: _Clock) -> tuple[Sentence, Frames]:
-        """Frames of one line: of its first try that passes the check, else of the best."""
+        """Frames of one line: of its first try that passes the check, else of the best; `seconds` is yet to be known."""
         tokens = Tokens.of([line.ids], self.parts.front_end.table)
-        best: tuple[tuple[int, int, float], int, Check | None, Frames] | None = None
-        tries = 0
-        while tries <= (self.retries if manner.listens else 0):
-            seed = manner.seed if number == tries == 0 else derive(manner.seed, number, tries)
-            tries += 1
+        tried: list[Try] = []
+        for attempt in range(1 + self.retries if manner.listens else 1):
+            seed = manner.seed if number == attempt == 0 else derive(manner.seed, number, attempt)
             with clock("backend"):
                 utterance = Utterance(tokens, torch.tensor([seed]), manner.voice, plan)
                 frames = manner.backend.generate(utterance, manner.settings)
-            found, rank = None, (0, 0, 0.0)
-            if manner.listens:
-                with clock("check"):
-                    found = self._listen(frames, line)
-                rank = len(found.missed), len(found.repeated), found.error_rate
-            if best is None or rank < best[0]:
-                best = rank, seed, found, frames
+            with clock("check"):
+                found = self._listen(frames, line) if manner.listens else None
+            tried.append(Try(seed, frames, found))
             if found is None or found.passed:
                 break
-        assert best is not None
-        _, seed, found, frames = best
-        told = Sentence(line.text, seed, tries, float(plan.seconds), 0.0)
-        if found is not None:
-            told = replace(told, passed=found.passed, missed=found.missed, repeated=found.repeated, error_rate=found.error_rate)
-        return told, frames
+        best = min(tried, key=Try.faults)
+        told = Sentence(line.text, best.seed, len(tried), float(plan.seconds), 0.0)
+        if best.check is not None:
+            verdict = {name: getattr(best.check, name) for name in ("passed", "missed", "repeated", "error_rate")}
+            told = replace(told, **verdict)
+        return told, best.frames
 
     def _listen(self, frames: Frames, line: Line) -> Check:
         """The recognizer's opinion of frames, which it reads as they are: what it hears is what the vocoder gets."""
