@@ -46,9 +46,11 @@ def complete(system: System, durations: RuleConfig | None = None) -> System:
     parts = {}
     for role, part in system.parts.items():
         kind = registry.config_type(registry.find(role.partition(".")[0], part.type))
-        own = {field.name for field in fields(kind)} & set(derived) if kind is not None else set()  # type: ignore[arg-type]
-        given = to_mapping(durations) if role == "duration" and durations is not None else part.config
-        parts[role] = replace(part, config={**{name: derived[name] for name in sorted(own)}, **given})
+        own = {field.name for field in fields(kind)} if kind is not None else set()  # type: ignore[arg-type]
+        given = dict(part.config)
+        if role == "duration" and durations is not None:
+            given |= {"rule": to_mapping(durations)} if "rule" in own else to_mapping(durations)
+        parts[role] = replace(part, config={name: value for name, value in derived.items() if name in own} | given)
     return replace(system, parts=parts, tables={"phones": symbols.symbols})
 
 
