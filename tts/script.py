@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tts.audio import PEAK
-from tts.duration.rules import paced, scale
+from tts.duration.rules import lasting, paced
 from tts.errors import SettingsError, TextError
 from tts.frames import Plan, Prompt, Tokens
 from tts.interfaces import Duration, FrontEnd
@@ -85,7 +85,7 @@ def plan_script(
     # shares are rounded where they end, so that errors do not add up
     shares = torch.cat([plan.seconds for plan in plans]).cumsum(0) * ((seconds - silence) / planned)
     ends = (shares * rate).round() / rate
-    return [_lasting(plan, end) for plan, end in zip(plans, torch.diff(ends, prepend=ends.new_zeros(1)), strict=True)]
+    return [lasting(plan, own) for plan, own in zip(plans, torch.diff(ends, prepend=ends.new_zeros(1)).split(1), strict=True)]
 
 
 def gaps(script: Script) -> list[bool]:
@@ -119,9 +119,3 @@ def faded(samples: Tensor, n: int) -> Tensor:
     samples[:n] *= rise
     samples[len(samples) - n :] *= rise.flip(0)
     return samples
-
-
-def _lasting(plan: Plan, seconds: Tensor) -> Plan:
-    if plan.token_seconds is None:
-        return Plan(seconds[None])
-    return Plan(*scale(plan.token_seconds, seconds[None]))

@@ -54,8 +54,6 @@ class Block(nn.Module):
 class CTCRecognizer(nn.Module):
     """A Recognizer (tts/interfaces.py): mel frames in, log-posteriors over `symbols` out."""
 
-    config_type = RecognizerConfig
-
     def __init__(self, config: RecognizerConfig) -> None:
         super().__init__()
         self.config = config

@@ -6,6 +6,7 @@ prompt   3.0 s where its phones usually last 2.5 s  ─►  a slow voice, 1.2  �
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +15,15 @@ from torch import Tensor
 from tts.errors import FitError
 from tts.frames import Plan, Prompt, Tokens, frame_mask
 
+SHORTEST = 0.1  # s that a plan lasts at any speed
+
 
 @dataclass(frozen=True)
 class RuleConfig:
     """seconds: the typical length of every symbol, in the order of the table; boundaries hold their typical silence.
 
-    final: how much longer than usual the last phones before a pause or the end last. slowest and fastest bound the rate
-    that is read off a prompt, relative to typical; floor is the least that any sentence takes.
+    final: how much longer than usual the phones among the `final_phones` tokens before a pause last. slowest and fastest
+    bound the rate that is read off a prompt, relative to typical; floor is the least that any sentence takes.
     """
 
     table: str = ""
@@ -34,10 +37,8 @@ class RuleConfig:
     floor: float = 0.35  # s
 
 
-class Rule:
-    """What both rules share: typical lengths, scaled to a total. Obeys the Duration protocol."""
-
-    config_type = RuleConfig
+class Rule(ABC):
+    """A Duration (tts/interfaces.py): typical lengths times a rate, which is all in which the rules differ."""
 
     def __init__(self, config: RuleConfig) -> None:
         self.config = config
@@ -61,16 +62,17 @@ class Rule:
             near[:, :-step] |= ending[:, step:]
         return torch.where(near & ~self.silent[tokens.ids], seconds * self.config.final, seconds)
 
+    @abstractmethod
     def rate(self, tokens: Tokens, prompt: Prompt | None) -> Tensor:
-        """[B] float64: how much longer than typical this voice takes."""
-        raise AssertionError("a rule says how fast a prompt speaks")
+        """[B] float64: how much longer than typical this voice takes; 1 where the prompt does not say."""
 
     def plan(self, tokens: Tokens, prompt: Prompt | None) -> Plan:
-        """Seconds for the whole and for each token; without a prompt, or one whose phones are unknown, the typical ones."""
+        """Seconds for the whole and for each token. Raises FitError on another table."""
         seconds = self.expected(tokens) * self.rate(tokens, prompt)[:, None]
         return Plan(*scale(seconds, seconds.sum(1).clamp(min=self.config.floor)))
 
     def _bounded(self, rate: Tensor) -> Tensor:
+        """Within `fastest` and `slowest`; 1 where the division by the phones of a prompt without any gave no number."""
         rate = torch.nan_to_num(rate, nan=1.0, posinf=1.0, neginf=1.0)
         return rate.clamp(self.config.fastest, self.config.slowest)
 
@@ -112,10 +114,13 @@ def scale(token_seconds: Tensor, seconds: Tensor) -> tuple[Tensor, Tensor]:
     return seconds, share * seconds[:, None]
 
 
-def paced(plan: Plan, speed: float = 1.0, seconds: float | None = None, floor: float = 0.1) -> Plan:
-    """A plan spoken `speed` times as fast, or in `seconds` altogether (the caller refuses both together); never zero."""
-    total = plan.seconds / speed if seconds is None else torch.full_like(plan.seconds, seconds)
-    total = total.clamp(min=floor)
+def paced(plan: Plan, speed: float) -> Plan:
+    """A plan spoken `speed` times as fast; never shorter than SHORTEST."""
+    return lasting(plan, (plan.seconds / speed).clamp(min=SHORTEST))
+
+
+def lasting(plan: Plan, seconds: Tensor) -> Plan:
+    """A plan stretched to exactly `seconds` [B]; each token keeps its share."""
     if plan.token_seconds is None:
-        return Plan(total)
-    return Plan(*scale(plan.token_seconds, total))
+        return Plan(seconds)
+    return Plan(*scale(plan.token_seconds, seconds))
