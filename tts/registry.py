@@ -17,7 +17,11 @@ PARTS: dict[str, dict[str, str]] = {
     },
     "encoder": {"mel": "tts.audio:MelEncoder"},
     "recognizer": {"ctc": "tts.asr.model:CTCRecognizer"},
-    "duration": {"ratio": "tts.duration.rules:Ratio", "prompt-rate": "tts.duration.rules:PromptRate"},
+    "duration": {
+        "ratio": "tts.duration.rules:Ratio",
+        "prompt-rate": "tts.duration.rules:PromptRate",
+        "phones": "tts.duration.phones:PhoneDurations",
+    },
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
     "vocoder": {"vocos": "tts.vocoders.istft:Vocos", "griffin-lim": "tts.vocoders.griffin_lim:GriffinLim"},
 }
