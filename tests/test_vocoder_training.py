@@ -10,7 +10,7 @@ from tts.vocoders.istft import VocosConfig
 from tts.audio import MelRecipe
 from tts.errors import SettingsError
 from tts.train.losses import SpectralLoss, SpectralLossConfig, mel_triangles
-from tts.train.vocoder import VocoderRecipe, VocoderTask, lowpass
+from tts.train.vocoder import VocoderRecipe, VocoderTask
 
 LOSS = SpectralLossConfig(windows=(256, 64, 32), bands=(20, 8, 4))
 MEL = MelRecipe(n_fft=256, win_length=256, hop=80, bands=20)
@@ -104,12 +104,6 @@ def test_nothing_left_to_train_on_is_said():
     recordings.items = recordings.items[1:2]
     with pytest.raises(SettingsError, match="muffled"):
         VocoderTask(RECIPE, recordings, ValidRecordings())  # type: ignore[arg-type]
-
-
-def test_lowpass_keeps_what_lies_below_and_nothing_above():
-    t = torch.arange(1600) / 16_000
-    low, high = torch.sin(2 * math.pi * 500 * t), torch.sin(2 * math.pi * 6000 * t)
-    torch.testing.assert_close(lowpass(low + high, 3000, 16_000), low, atol=1e-3, rtol=0)
 
 
 def test_training_lowers_the_loss():

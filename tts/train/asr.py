@@ -9,13 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.asr.align import phones_of, read
+from tts.asr.check import edits
 from tts.asr.model import CTCRecognizer, RecognizerConfig
 from tts.errors import SettingsError
 from tts.text.tokens import PHONES
+from tts.train.augment import add_noise, chance, muffle, spec_augment, stretch
 from tts.train.data import BatchPlan, Corpus, pad
 from tts.train.loop import Task
 
 IGNORED = -100  # a frame label that is not known
+ROOM = 1.25  # frames a phone; CTC needs one, also at the fastest tempo, and one more between two of a kind
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RecognizerRecipe:
     band_mask: int = 14  # bands
     noise_share: float = 0.4  # of the clips are veiled with noise
     lowpass_share: float = 0.25  # of the clips lose their upper bands
-    valid_items: int = 120
+    valid_items: int = 120  # at least, of those there are; spread over the list
     seed: int = 0
 
 
@@ -47,14 +50,14 @@ class RecognizerTask(Task):
     def __init__(self, recipe: RecognizerRecipe, train: Corpus, valid: Corpus) -> None:
         self.recipe, self.train, self.valid = recipe, train, valid
         longest = recipe.max_seconds * float(recipe.model.mel.spec.rate)
-        fits = [2 * len(phones_of(item.tokens)) <= item.frames * 1.6 and item.frames <= longest for item in train.items]
         lengths = [(item.frames, len(item.tokens)) for item in train.items]
-        usable = [bool(item.tokens) and fit for item, fit in zip(train.items, fits, strict=True)]
-        if recipe.aligned_only:
-            usable = [use and self._aligned(i) for i, use in enumerate(usable)]
-        weights = [item.weight * use for item, use in zip(train.items, usable, strict=True)]
+        weights = [item.weight * self._usable(i, longest) for i, item in enumerate(train.items)]
         if not any(weights):
-            raise SettingsError("no clip of the training corpus has a text; a recognizer needs transcripts")
+            aligned = "aligned clip" if recipe.aligned_only else "clip"
+            raise SettingsError(
+                f"{train.folder} has no {aligned} with a text that fits and of at most {recipe.max_seconds:g} s; "
+                "a recognizer needs transcripts"
+            )
         self.plan = BatchPlan(lengths, weights, recipe.budget_frames, recipe.seed)
         torch.manual_seed(recipe.seed)
         self.recognizer = CTCRecognizer(recipe.model)
@@ -70,8 +73,8 @@ class RecognizerTask(Task):
         draw = torch.Generator().manual_seed(step * 1_000_003 + self.recipe.seed)
         mels, targets, labels = [], [], []
         for i in rows:
-            mel, label = self._stretch(self.train.mel(i), self._labels(i), draw)
-            mels.append(self._veil(mel, draw))
+            mel, label = self._augmented(self.train.mel(i), self._labels(i), draw)
+            mels.append(mel)
             labels.append(label)
             targets.append(torch.tensor(phones_of(self.train.item(i).tokens)))
         mel, lengths = pad(mels)
@@ -83,8 +86,14 @@ class RecognizerTask(Task):
             "labels": pad(labels, IGNORED)[0],
         }
 
+    def _usable(self, i: int, longest: float) -> bool:
+        """Whether item i of train has a text with ROOM for its phones, and at most `longest` frames."""
+        item = self.train.item(i)
+        fits = ROOM * len(phones_of(item.tokens)) <= item.frames <= longest
+        return bool(item.tokens) and fits and (self._aligned(i) or not self.recipe.aligned_only)
+
     def _labels(self, i: int) -> Tensor:
-        """[T] recognizer index of every frame."""
+        """[T] recognizer index of every frame, 0 in silence; IGNORED throughout without an alignment to be trusted."""
         if not self._aligned(i):
             return torch.full((self.train.item(i).frames,), IGNORED)
         index = torch.tensor(PHONES.to_recognizer)[self.train.tokens(i)]
@@ -95,53 +104,19 @@ class RecognizerTask(Task):
         train = self.train
         return train.alignment is not None and train.score(i) >= self.recipe.min_score and len(train.tokens(i)) > 0
 
-    def _stretch(self, mel: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Another tempo and another throat: both axes of the picture are stretched a little."""
+    def _augmented(self, mel: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Another voice in another room: mel [bands, T] and labels [T] to the same of another T."""
         recipe = self.recipe
-        one, two = (2 * torch.rand(2, generator=draw) - 1).tolist()
-        T = max(1, round(mel.shape[1] * (1 + recipe.tempo * one)))
-        bands = mel.shape[0]
-        height = round(bands * (1 + recipe.warp * two))
-        picture = F.interpolate(mel[None, None], (height, T), mode="bilinear", align_corners=False)[0, 0]
-        picture = picture[:bands]
-        if height < bands:
-            picture = torch.cat([picture, picture[-1:].expand(bands - height, T)])
-        index = (torch.arange(T) * labels.shape[0] // T).clamp(max=labels.shape[0] - 1)
-        return picture, labels[index]
-
-    def _veil(self, mel: Tensor, draw: torch.Generator) -> Tensor:
-        """Noise and a lost upper band, then SpecAugment (Park et al. 2019): stripes set to the mean."""
-        recipe = self.recipe
-        bands, T = mel.shape
-
-        def chance() -> float:
-            return float(torch.rand((), generator=draw))
-
-        if chance() < recipe.lowpass_share:
-            edge = int(bands * (0.55 + 0.4 * chance()))
-            mel = torch.cat([mel[:edge], mel[edge:] - 3 - 4 * chance()])
-        if chance() < recipe.noise_share:
-            colour = (torch.linspace(0, 1, bands) * (4 * chance() - 3))[:, None]
-            level = mel.mean() + 3 - 7 * chance()
-            noise = level + colour + 0.6 * torch.randn(bands, T, generator=draw)
-            mel = torch.logaddexp(mel, noise)
-        mean = mel.mean()
-        mel = mel.clone()
-        rate = float(recipe.model.mel.spec.rate)
-        for _ in range(recipe.time_masks):
-            width = min(T // 6, int(chance() * recipe.time_mask_seconds * rate))
-            start = int(chance() * (T - width))
-            mel[:, start : start + width] = mean
-        for _ in range(recipe.band_masks):
-            width = int(chance() * recipe.band_mask)
-            start = int(chance() * (bands - width))
-            mel[start : start + width] = mean
-        return mel
+        mel, labels = stretch(mel, labels, recipe.tempo, recipe.warp, draw)
+        if chance(draw) < recipe.lowpass_share:
+            mel = muffle(mel, draw)
+        if chance(draw) < recipe.noise_share:
+            mel = add_noise(mel, draw)
+        longest = recipe.time_mask_seconds * float(recipe.model.mel.spec.rate)
+        return spec_augment(mel, recipe.time_masks, longest, recipe.band_masks, recipe.band_mask, draw), labels
 
     def loss(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """CTC (Graves et al. 2006) per phone, and cross-entropy per labelled frame."""
-        device = next(self.recognizer.parameters()).device
-        batch = {name: value.to(device) for name, value in batch.items()}
         log_probs = self.recognizer(batch["mel"], batch["lengths"])  # [B, T, V]
         ctc = F.ctc_loss(
             log_probs.transpose(0, 1),
@@ -157,16 +132,15 @@ class RecognizerTask(Task):
 
     def validate(self) -> dict[str, float]:
         """Phone error rate (%) of greedy reading, by corpus and in all."""
-        from torchaudio.functional import edit_distance
-
         device = next(self.recognizer.parameters()).device
         errors: dict[str, list[int]] = {}
         for i in self.valid_items:
             mel, item = self.valid.mel(i)[None].to(device), self.valid.item(i)
             log_probs = self.recognizer(mel, torch.tensor([mel.shape[2]], device=device))[0].cpu()
-            heard, said = phones_of(read(log_probs).tokens), phones_of(item.tokens)
+            said = phones_of(item.tokens)
+            wrong = sum(not step.same for step in edits(said, phones_of(read(log_probs).tokens)))
             for name in ("all", item.corpus):
                 row = errors.setdefault(name, [0, 0])
-                row[0] += edit_distance(heard, said)
+                row[0] += wrong
                 row[1] += len(said)
         return {f"per_{name}": 100 * wrong / max(1, n) for name, (wrong, n) in errors.items()}

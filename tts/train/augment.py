@@ -1,92 +1,70 @@
-"""What makes little speech go further: masked mels, noise and lost bandwidth; pure functions of their generator."""
+"""What makes little speech go further: other tempos and throats, noise, lost bandwidth, masks; functions of a generator."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 
-def spec_augment(
-    mel: Tensor,
-    lengths: Tensor,
-    generator: Generator,
-    time_masks: int = 2,
-    time_share: float = 0.05,
-    band_masks: int = 2,
-    band_width: int = 15,
-) -> Tensor:
-    """SpecAugment (Park et al. 2019) without warping: runs of frames and of bands become each row's mean.
+def chance(generator: Generator) -> float:
+    """Uniform in 0 to 1."""
+    return float(torch.rand((), generator=generator))
+
+
+def stretch(mel: Tensor, labels: Tensor, tempo: float, warp: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Another tempo and another throat (Jaitly & Hinton 2013): each axis of a mel is stretched by up to its share.
 
     Args:
-        mel: [B, bands, T]; lengths: [B] frames.
-        time_share: longest masked run, as a share of the row's frames; band_width: most bands of one mask.
+        mel: [bands, T]; labels: [T], which follow the tempo.
     Returns:
-        a new [B, bands, T]; frames beyond a row's length keep their values.
+        mel [bands, T'] and labels [T'].
     """
-    B, bands, T = mel.shape
-    real = torch.arange(T)[None] < lengths.cpu()[:, None]  # [B, T]
-    masked = torch.zeros(B, bands, T, dtype=torch.bool)
+    faster, higher = (2 * torch.rand(2, generator=generator) - 1).tolist()
+    bands, T = mel.shape[0], max(1, round(mel.shape[1] * (1 + tempo * faster)))
+    height = round(bands * (1 + warp * higher))
+    mel = F.interpolate(mel[None, None], (height, T), mode="bilinear", align_corners=False)[0, 0]  # [height, T]
+    mel = mel[:bands]
+    if height < bands:
+        mel = torch.cat([mel, mel[-1:].expand(bands - height, T)])
+    index = (torch.arange(T) * labels.shape[0] // T).clamp(max=labels.shape[0] - 1)
+    return mel, labels[index]
+
+
+def muffle(mel: Tensor, generator: Generator) -> Tensor:
+    """A log-mel [bands, T] as after a low-pass: from an edge in its upper half on, it is 3 to 7 lower (26 to 61 dB)."""
+    edge = int(len(mel) * (0.55 + 0.4 * chance(generator)))
+    return torch.cat([mel[:edge], mel[edge:] - 3 - 4 * chance(generator)])
+
+
+def add_noise(mel: Tensor, generator: Generator) -> Tensor:
+    """A log-mel [bands, T] veiled with noise of a random colour, 3 above to 4 below its mean at the lowest band."""
+    colour = (torch.linspace(0, 1, len(mel)) * (4 * chance(generator) - 3))[:, None]  # [bands, 1]
+    level = mel.mean() + 3 - 7 * chance(generator)
+    return torch.logaddexp(mel, level + colour + 0.6 * torch.randn(mel.shape, generator=generator))
+
+
+def spec_augment(mel: Tensor, time_masks: int, longest: float, band_masks: int, widest: int, generator: Generator) -> Tensor:
+    """SpecAugment (Park et al. 2019) without warping: runs of frames and of bands become the mean of a mel [bands, T].
+
+    A run has less than `longest` frames and at most a sixth of T, or less than `widest` bands.
+    """
+    bands, T = mel.shape
+    mean, mel = mel.mean(), mel.clone()
     for _ in range(time_masks):
-        masked |= _runs(lengths.cpu(), lengths.cpu() * time_share, T, generator)[:, None]
+        width = min(T // 6, int(chance(generator) * longest))
+        start = int(chance(generator) * (T - width))
+        mel[:, start : start + width] = mean
     for _ in range(band_masks):
-        width = torch.full((B,), float(band_width))
-        masked |= _runs(torch.full((B,), bands), width, bands, generator)[:, :, None]
-    masked &= real[:, None]
-    real, masked = real.to(mel.device), masked.to(mel.device)
-    mean = (mel * real[:, None]).sum((1, 2)) / (bands * real.sum(1).clamp(min=1))  # [B]
-    return torch.where(masked, mean[:, None, None], mel)
+        width = int(chance(generator) * widest)
+        start = int(chance(generator) * (bands - width))
+        mel[start : start + width] = mean
+    return mel
 
 
-def _runs(lengths: Tensor, longest: Tensor, size: int, generator: Generator) -> Tensor:
-    """One run [B, size] bool a row, of uniform width up to `longest`, at a uniform place within the row's length."""
-    width = (torch.rand(len(lengths), generator=generator) * (longest + 1)).floor()
-    width = torch.minimum(width, lengths.float())
-    start = (torch.rand(len(lengths), generator=generator) * (lengths - width + 1)).floor()
-    place = torch.arange(size)[None]
-    return (place >= start[:, None]) & (place < (start + width)[:, None])
-
-
-def add_noise(samples: Tensor, generator: Generator, snr_db: tuple[float, float] = (10.0, 40.0)) -> Tensor:
-    """Gaussian noise, at a level drawn for each row, with a spectral slope drawn between white and pink to brown.
-
-    Args:
-        samples: [B, N]; snr_db: range of the ratio of a row's mean power to the noise's.
-    Returns:
-        a new [B, N]. A silent row stays silent.
-    """
-    B, N = samples.shape
-    spectrum = torch.fft.rfft(torch.randn(B, N, generator=generator))
-    slope = 2 * torch.rand(B, 1, generator=generator)  # power falls with frequency to this: 0 white, 1 pink, 2 brown
-    frequency = torch.arange(spectrum.shape[1]).clamp(min=1)[None]
-    noise = torch.fft.irfft(spectrum * frequency ** (-slope / 2), n=N).to(samples.device)
-    snr = snr_db[0] + (snr_db[1] - snr_db[0]) * torch.rand(B, 1, generator=generator)  # dB
-    power = samples.square().mean(1, keepdim=True) / 10 ** (snr.to(samples.device) / 10)
-    return samples + noise * (power / noise.square().mean(1, keepdim=True).clamp(min=1e-20)).sqrt()
-
-
-def low_pass(samples: Tensor, cutoff_hz: Tensor, sample_rate: int, width_hz: float = 300.0) -> Tensor:
-    """Remove what lies above a cutoff, as telephones and codecs do, with a raised-cosine edge of width_hz.
-
-    Args:
-        samples: [B, N]; cutoff_hz: [B], where the edge begins; at sample_rate / 2 a row passes unchanged.
-    Returns:
-        a new [B, N].
-    """
-    N = samples.shape[-1]
-    frequency = torch.fft.rfftfreq(N, 1 / sample_rate).to(samples.device)[None]  # [1, N // 2 + 1] Hz
-    above = ((frequency - cutoff_hz.to(samples.device)[:, None]) / width_hz).clamp(0, 1)
-    gain = 0.5 * (1 + torch.cos(torch.pi * above))
-    return torch.fft.irfft(torch.fft.rfft(samples) * gain, n=N)
-
-
-def random_low_pass(
-    samples: Tensor, generator: Generator, sample_rate: int, share: float = 0.3, hz: tuple[float, float] = (3_000.0, 7_500.0)
-) -> Tensor:
-    """`low_pass` of a share of the rows [B, N], each at its own cutoff; the others pass unchanged."""
-    B = len(samples)
-    chosen = torch.rand(B, generator=generator) < share
-    cutoff = hz[0] + (hz[1] - hz[0]) * torch.rand(B, generator=generator)
-    out = samples.clone()
-    if bool(chosen.any()):
-        out[chosen] = low_pass(samples[chosen], cutoff[chosen], sample_rate)
-    return out
+def lowpass(samples: Tensor, cutoff_hz: float, sample_rate: int) -> Tensor:
+    """[N] without what lies above cutoff_hz: a raised-cosine edge 500 Hz wide, laid over the spectrum of the whole crop."""
+    spectrum = torch.fft.rfft(samples)
+    hz = torch.linspace(0, sample_rate / 2, len(spectrum), device=samples.device)
+    fall = ((hz - cutoff_hz) / 500).clamp(0, 1)
+    return torch.fft.irfft(spectrum * (0.5 + 0.5 * torch.cos(torch.pi * fall)), n=len(samples))

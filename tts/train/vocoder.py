@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tts.audio import log_mel
 from tts.errors import SettingsError
+from tts.train.augment import lowpass
 from tts.train.data import Corpus
 from tts.train.loop import Task
 from tts.train.losses import SpectralLoss, SpectralLossConfig
@@ -107,11 +108,3 @@ class VocoderTask(Task):
         samples = torch.stack(self.valid).to(next(self.vocoder.parameters()).device)
         mel = log_mel(samples, self.mel)
         return samples, mel, self.vocoder(mel)
-
-
-def lowpass(samples: Tensor, cutoff_hz: float, sample_rate: int) -> Tensor:
-    """[N] without what lies above cutoff_hz: a raised-cosine edge 500 Hz wide, laid over the spectrum of the whole crop."""
-    spectrum = torch.fft.rfft(samples)
-    hz = torch.linspace(0, sample_rate / 2, len(spectrum), device=samples.device)
-    fall = ((hz - cutoff_hz) / 500).clamp(0, 1)
-    return torch.fft.irfft(spectrum * (0.5 + 0.5 * torch.cos(torch.pi * fall)), n=len(samples))
