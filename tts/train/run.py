@@ -1,4 +1,4 @@
-"""From a YAML file to a training run: `mynah train asr|vocoder|backend CONFIG key=value…`."""
+"""From a YAML file to a training run: `mynah train asr|duration|vocoder|backend CONFIG key=value…`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tts.train.asr import RecognizerRecipe, RecognizerTask
 from tts.train.assemble import note_configs
 from tts.train.backend import BackendRecipe, BackendTask
 from tts.train.data import Corpus
+from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
 from tts.train.state import export
 from tts.train.vocoder import VocoderRecipe, VocoderTask
@@ -60,7 +61,21 @@ class BackendTraining(Training):
         return BackendTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
 
 
-TRAININGS: dict[str, Any] = {"asr": RecognizerTraining, "vocoder": VocoderTraining, "backend": BackendTraining}
+@dataclass(frozen=True)
+class DurationTraining(Training):
+    recipe: DurationRecipe = field(default_factory=DurationRecipe)
+    out: Path = Path("runs/duration")
+
+    def task(self) -> Task:
+        return DurationTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
+TRAININGS: dict[str, Any] = {
+    "asr": RecognizerTraining,
+    "duration": DurationTraining,
+    "vocoder": VocoderTraining,
+    "backend": BackendTraining,
+}
 
 
 def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ()) -> Path:
