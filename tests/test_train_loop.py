@@ -1,15 +1,9 @@
-"""The training loop: exact resume, averages, schedule, the seam for two optimizers."""
+"""The training loop: whole checkpoints, averages, schedule, the seam for two optimizers (kills: test_train_resume)."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,17 +22,15 @@ STEPS = 150
 class Tiny(Task):
     """Two layers with all that makes a resume inexact: dropout, noise, a batch norm's counters, averages."""
 
-    def __init__(self, pause: float = 0.0) -> None:
+    def __init__(self) -> None:
         torch.manual_seed(0)
         self.net = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 16))
-        self.pause = pause
         self.seen: list[float] = []
 
     def modules(self) -> dict[str, nn.Module]:
         return {"net": self.net}
 
     def batch(self, step: int) -> Tensor:
-        time.sleep(self.pause)
         return torch.randn(4, 16, generator=torch.Generator().manual_seed(step))
 
     def loss(self, batch: Tensor, step: int) -> dict[str, Tensor]:
@@ -55,38 +47,6 @@ def config(**changes: Any) -> LoopConfig:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     return export(folder)["net"]
-
-
-def test_a_run_killed_at_three_random_moments_ends_in_the_weights_of_an_undisturbed_one(tmp_path: Path) -> None:
-    fit(Tiny(), config(), tmp_path / "undisturbed")
-    script = (
-        "import sys; from test_train_loop import Tiny, config; from tts.train.loop import fit; "
-        "fit(Tiny(pause=0.002), config(checkpoint_seconds=0.0), sys.argv[1])"
-    )
-    folder = tmp_path / "killed"
-    draw = random.Random()  # truly random: any moment must do
-    at = sorted(draw.sample(range(5, STEPS - 60), 3))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    for moment in at:
-        run = subprocess.Popen([sys.executable, "-c", script, str(folder)], env=environment, stderr=subprocess.PIPE)
-        while run.poll() is None and reached(folder) < moment:
-            time.sleep(0.001)
-        time.sleep(draw.random() * 0.01)
-        assert run.poll() is None, f"ended before it was killed at {moment}: {run.communicate()[1]!r}"
-        run.send_signal(signal.SIGKILL)
-        run.communicate()
-        assert 0 < reached(folder) < STEPS
-    fit(Tiny(), config(), folder)
-    undisturbed, killed = weights(tmp_path / "undisturbed"), weights(folder)
-    assert undisturbed.keys() == killed.keys()
-    for name in undisturbed:
-        assert torch.equal(undisturbed[name], killed[name]), (name, at)
-    assert steps_logged(folder) == steps_logged(tmp_path / "undisturbed")
-
-
-def reached(folder: Path) -> int:
-    """The step of the newest whole checkpoint; leaves half-written ones alone."""
-    return max((int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*")), default=0)
 
 
 def steps_logged(folder: Path) -> list[tuple[str, int]]:
