@@ -64,11 +64,11 @@ def viterbi(log_probs: Tensor, targets: Sequence[int]) -> tuple[list[tuple[int, 
 def align(log_probs: Tensor, tokens: Sequence[int], rate: float = 50.0, table: SymbolTable = PHONES) -> Alignment | None:
     """Durations of known tokens in frames.
 
-    A silence goes to the boundary token where it lies; inside a word, and where it is shorter than PAUSE_SECONDS, to the
-    phone before it. Phones the recognizer does not know last no frames.
+    A silence goes to the boundary token where it lies; inside a word, and where it is shorter than PAUSE_SECONDS and does not
+    open or close the clip, to the phone before it. Phones the recognizer does not know last no frames.
 
     Args:
-        log_probs: [T, V]. tokens: ids of `table`, boundaries included.
+        log_probs: [T, V] at `rate` Hz, blank first. tokens: ids of `table`, boundaries included.
     Returns:
         None where no token is known to the recognizer or T is shorter than the text.
     """
@@ -116,7 +116,7 @@ def read(log_probs: Tensor, rate: float = 50.0, table: SymbolTable = PHONES) -> 
     """Greedy CTC reading of unknown speech, with a boundary at either end and at every longer silence.
 
     Args:
-        log_probs: [T, V], blank first, then `table.phones` in order.
+        log_probs: [T, V] at `rate` Hz, blank first, then `table.phones` in order.
     """
     values, labels = log_probs.max(1)
     T = len(log_probs)

@@ -17,7 +17,7 @@ from torch import Tensor
 from tts.asr.align import phones_of, read, viterbi
 from tts.text.tokens import PHONES, SymbolTable
 
-HEARD = 0.05  # a phone is said where the recognizer gives it at least this much of its aligned time
+HEARD = 0.05  # a phone is said where its posterior reaches this anywhere in its aligned time
 TOLERATED = 0.10  # share of phones that may be missed before a sentence is tried again
 
 

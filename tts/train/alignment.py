@@ -12,10 +12,9 @@ from tts.asr.align import align, read, with_commas
 from tts.asr.model import CTCRecognizer
 from tts.duration.rules import RuleConfig
 from tts.text.tokens import PHONES, SymbolTable
-from tts.train.data import Corpus, pad, save_alignment
+from tts.train.data import UNALIGNED, Corpus, pad, save_alignment
 
 CLOSING_SECONDS = 0.1  # what a sentence ends with, as clips do that were trimmed to their speech
-UNALIGNED = -99.0  # the score of an item that could not be aligned
 
 
 def posteriors(recognizer: CTCRecognizer, corpus: Corpus, rows: int = 16) -> Iterator[tuple[int, Tensor]]:
@@ -51,22 +50,20 @@ def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTab
             continue
         found = align(log_probs, item.tokens, rate, table)
         if found is not None:
-            tokens[i], frames[i], scores[i] = (
-                with_commas(list(item.tokens), found.frames, rate, table),
-                found.frames,
-                found.score,
-            )
+            tokens[i] = with_commas(list(item.tokens), found.frames, rate, table)
+            frames[i], scores[i] = found.frames, found.score
     save_alignment(folder, tokens, frames, scores)
     aligned = [score for score in scores if score != UNALIGNED]
     return {"items": len(corpus), "aligned": len(aligned), "mean score": sum(aligned) / max(1, len(aligned))}
 
 
-def typical_durations(folder: str | Path, min_score: float, weigh: bool = True, table: SymbolTable = PHONES) -> RuleConfig:
+def typical_durations(folder: str | Path, min_score: float, table: SymbolTable = PHONES) -> RuleConfig:
     """What the duration rules need to know, counted from an aligned corpus: each symbol's mean seconds.
 
     Items without a text, and those aligned worse than min_score, do not count; weights of the manifest do. Opening and
-    closing boundaries are left out: their silence is the recording's, not the sentence's. A symbol seen fewer than ten times
-    takes the mean of all phones.
+    closing boundaries are left out: their silence is the recording's, not the sentence's; what ends one takes CLOSING_SECONDS.
+    A phone that counts fewer than ten times takes the mean of all phones, such a boundary no time; the boundaries between
+    space and full stop take the comma's.
     """
     corpus = Corpus(folder, audio=False)
     total, count = torch.zeros(len(table), dtype=torch.float64), torch.zeros(len(table), dtype=torch.float64)
@@ -74,10 +71,9 @@ def typical_durations(folder: str | Path, min_score: float, weigh: bool = True, 
         if not item.tokens or corpus.score(i) < min_score:
             continue
         ids, frames = corpus.tokens(i)[1:-1], corpus.token_frames(i)[1:-1]
-        weight = item.weight if weigh else 1.0
-        total.index_add_(0, ids, frames.double() * weight)
-        count.index_add_(0, ids, torch.full(ids.shape, weight, dtype=torch.float64))
-    rate = next((item.frames / item.seconds for item in corpus.items), 50.0)
+        total.index_add_(0, ids, frames.double() * item.weight)
+        count.index_add_(0, ids, torch.full(ids.shape, item.weight, dtype=torch.float64))
+    rate = sum(item.frames for item in corpus.items) / max(1e-9, sum(item.seconds for item in corpus.items))  # Hz
     boundary = torch.tensor([table.is_boundary(i) for i in range(len(table))])
     usual = total[~boundary].sum() / count[~boundary].sum().clamp(min=1)
     mean = torch.where(count >= 10, total / count.clamp(min=1), torch.where(boundary, torch.zeros(()).double(), usual)) / rate

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from tts.errors import MissingPackageError
-from tts.text.tokens import PHONES, SymbolTable
-from tts.train.data import AUDIO_SCALE, Corpus, save_alignment
+from tts.text.tokens import PHONES
+from tts.train.data import AUDIO_SCALE, UNALIGNED, Corpus, save_alignment
 
 # Our phones in the ARPAbet of pocketsphinx's acoustic model.
 ARPABET = {
@@ -28,15 +28,15 @@ ARPABET = {
     "θ": "TH", "ð": "DH", "s": "S", "z": "Z", "ʃ": "SH", "ʒ": "ZH", "h": "HH", "m": "M", "n": "N", "ŋ": "NG", "l": "L",
     "ɹ": "R", "j": "Y", "w": "W", "ɾ": "D", "ʔ": "T",
 }  # fmt: skip
-TRUSTED, UNALIGNED = -1.0, -99.0  # scores: pocketsphinx gives none of its own
+TRUSTED = -1.0  # the score of what was aligned: pocketsphinx gives none of its own
 SECONDS_PER_STEP = 0.01  # pocketsphinx counts time in hundredths of a second
 
 
-def words_of(tokens: Sequence[int], table: SymbolTable = PHONES) -> list[list[int]]:
+def words_of(tokens: Sequence[int]) -> list[list[int]]:
     """Positions in `tokens` of each word's phones: the runs between boundaries."""
     words: list[list[int]] = [[]]
     for position, token in enumerate(tokens):
-        if table.is_boundary(token):
+        if PHONES.is_boundary(token):
             words.append([])
         else:
             words[-1].append(position)
@@ -49,15 +49,13 @@ def frames_of_spans(n_tokens: int, spans: dict[int, tuple[float, float]], frames
     Returns:
         n_tokens integers >= 0 whose sum is `frames`.
     """
-    ends = [0.0] * n_tokens
-    total = frames / rate
+    ends = np.full(n_tokens, frames / rate)  # seconds
     for position in range(n_tokens):
         if position in spans:
             ends[position] = spans[position][1]
-        else:  # a boundary ends where the next phone begins
-            later = [spans[p][0] for p in (position + 1,) if p in spans]
-            ends[position] = later[0] if later else total
-    marks = np.maximum.accumulate(np.clip(np.round(np.array(ends) * rate), 0, frames)).astype(int)
+        elif position + 1 in spans:  # a boundary ends where the next phone begins
+            ends[position] = spans[position + 1][0]
+    marks = np.maximum.accumulate(np.clip(np.round(ends * rate), 0, frames)).astype(int)
     marks[-1] = frames
     return np.diff(marks, prepend=0).tolist()
 

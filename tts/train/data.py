@@ -27,6 +27,7 @@ from torch import Tensor
 from tts.errors import CheckpointError, OutputError
 
 AUDIO_SCALE = 32_767.0  # int16 of a sample at full scale
+UNALIGNED = -99.0  # the score of an item without alignment
 ALIKE = 0.85  # of the longest: frames that are sorted by tokens together; higher pads frames less and tokens more
 
 
@@ -144,7 +145,7 @@ def save_alignment(
 ) -> None:
     """Write alignment.safetensors beside the shards, one row an item, in the order of the manifest.
 
-    An item without text gets the phones that were heard in it. Its frames sum to T, or the row is empty (not aligned).
+    An item without text gets the phones that were heard in it. Its frames sum to T, or its row is empty and scored UNALIGNED.
     """
     assert len(tokens) == len(token_frames) == len(scores), (len(tokens), len(token_frames), len(scores))
     flat = {
