@@ -76,7 +76,7 @@ class RecognizerTask(Task):
             mel, label = self._augmented(self.train.mel(i), self._labels(i), draw)
             mels.append(mel)
             labels.append(label)
-            targets.append(torch.tensor(phones_of(self.train.item(i).tokens)))
+            targets.append(torch.tensor(phones_of(self.train.item(i).tokens), dtype=torch.int64))
         mel, lengths = pad(mels)
         return {
             "mel": mel,
