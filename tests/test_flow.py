@@ -269,7 +269,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_base_en_has_at_most_eight_million_weights() -> None:
     configs = Path(__file__).parents[1] / "configs"
-    recipe = load_config(BackendTraining, configs / "flow-base.yaml").recipe
+    recipe = load_config(BackendTraining, configs / "train" / "backend.yaml").recipe
     with torch.device("meta"):
         model = FlowBackend(replace(recipe.model, vocabulary=249))
     assert sum(p.numel() for p in model.parameters()) < 8_000_000

@@ -22,7 +22,7 @@ def merge(folders: Sequence[str | PathLike[str]], out: str | PathLike[str], weig
     Raises:
         SettingsError: the folders have other symbols or mels than the first, or a weight names no corpus.
     """
-    corpora = [Corpus(folder, audio=False) for folder in folders]
+    corpora = [Corpus(Path(folder), audio=False) for folder in folders]
     names = {item.corpus for corpus in corpora for item in corpus.items}
     for name in weights:
         if name.removesuffix("*") not in names:
