@@ -119,16 +119,16 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     vocoder = train("vocoder", "vocoder.yaml")
     flow = train("backend", "flow.yaml", "loop.steps=2", "recipe.min_score=-99")
     duration = train("duration", "duration.yaml", "recipe.min_score=-99")
-    system = tmp_path / "system.yaml"
-    system.write_text((ROOT / "configs/base-en.yaml").read_text().replace("prompt-rate", "phones"))
+    system = ROOT / "configs/base-en.yaml"
     runs = [f"recognizer={asr}", f"vocoder={vocoder}", f"backend.flow={flow}", f"duration={duration}"]
     code, _, complained = mynah("assemble", system, tmp_path / "system", *runs)
     assert code == 0, complained
     words = ["--system", tmp_path / "system", "--prompt", tmp_path / "0.wav", "--out", tmp_path / "a.wav", "--set", "steps=1"]
     assert mynah("say", "One and two.", *words)[0] == 0
     runs = runs[:-1]  # and with the rule that needs no training
-    base = ROOT / "configs/base-en.yaml"
-    assert mynah("assemble", base, tmp_path / "system", *runs, "--durations", corpus)[0] == 0
+    ruled = tmp_path / "ruled.yaml"
+    ruled.write_text(system.read_text().replace("type: phones}\n  backend", "type: prompt-rate}\n  backend"))
+    assert mynah("assemble", ruled, tmp_path / "system", *runs, "--durations", corpus)[0] == 0
     assert soundfile.info(tmp_path / "a.wav").duration > 0.3
 
 
