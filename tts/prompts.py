@@ -177,7 +177,7 @@ def save_voice(folder: str | Path, name: str, voice: EncodedPrompt) -> Path:
     prompt, mel = voice.prompt, voice.prompt.frames["mel"]
     assert prompt.token_frames is not None
     tensors = {
-        "mel": mel.data[0].cpu().contiguous(),
+        "mel": mel.data[0].half().cpu().contiguous(),
         "tokens": prompt.tokens.ids[0].contiguous(),
         "token_frames": prompt.token_frames[0].contiguous(),
     }
