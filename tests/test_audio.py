@@ -12,8 +12,8 @@ import pytest
 import soundfile
 import torch
 
-from tts.audio import FORMATS, PEAK, MelEncoder, MelRecipe, level, log_mel, read_prompt, resample, save, trim
-from tts.errors import OutputError, PromptError
+from tts.audio import FORMATS, PEAK, MelEncoder, MelRecipe, level, log_mel, mel_filters, read_prompt, resample, save, trim
+from tts.errors import OutputError, PromptError, SettingsError
 from tts.frames import Wave
 from tts.recording import load
 
@@ -186,6 +186,12 @@ def test_a_short_prompt_is_read_with_a_warning():
     assert "only 1.0 seconds" in read_prompt((tone(1.0), RATE), RATE)[1][0]
 
 
+def test_recordings_that_are_too_long_together_are_refused(monkeypatch):
+    monkeypatch.setattr("tts.audio.SECONDS", (0.5, 3.0))
+    with pytest.raises(PromptError, match="2 recordings with"):
+        read_prompt([(tone(2), RATE)] * 2, RATE)
+
+
 # What is written.
 
 
@@ -234,6 +240,24 @@ def test_a_mel_has_the_frames_its_recipe_promises(padding, N, T):
     assert frames.data.shape == (1, 80, T)
     assert frames.lengths.tolist() == [T]
     assert frames.spec.rate == Fraction(50)
+
+
+@pytest.mark.parametrize("scale", ["htk", "slaney"])
+@pytest.mark.parametrize("sizes", [{}, {"sample_rate": 24_000, "bands": 100, "high": 12_000.0}, {"low": 80.0, "high": 7_600.0}])
+def test_filters_are_those_of_torchaudio(scale, sizes):
+    from torchaudio.functional import melscale_fbanks
+
+    recipe = MelRecipe(scale=scale, **sizes)
+    theirs = melscale_fbanks(
+        recipe.n_fft // 2 + 1, recipe.low, recipe.high, recipe.bands, recipe.sample_rate, None, recipe.scale
+    )
+    assert torch.allclose(mel_filters(recipe)[1], theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"scale": "bark"}, {"padding": "none"}])
+def test_a_mel_of_no_known_kind_is_refused(change):
+    with pytest.raises(SettingsError, match="must be one of"):
+        MelRecipe(**change)
 
 
 def test_a_flavour_names_every_number_of_the_recipe():

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tts.errors import OutputError, PromptError
+from tts.errors import OutputError, PromptError, SettingsError
 from tts.files import write_whole
 from tts.frames import Frames, FrameSpec, Wave
-from tts.recording import load
+from tts.recording import SECONDS, load
 
 LOUDNESS = -23.0  # LUFS, the level of EBU R 128
 PEAK = 0.99  # `level` never amplifies beyond this
@@ -54,6 +54,11 @@ class MelRecipe:
     floor: float = 1e-5  # the natural logarithm is taken of max(value, floor)
     padding: str = "same"  # or "center"
 
+    def __post_init__(self) -> None:
+        for name, legal in (("scale", ("htk", "slaney")), ("padding", ("same", "center"))):
+            if getattr(self, name) not in legal:
+                raise SettingsError(f"{name} of a mel must be one of {', '.join(legal)}, got {getattr(self, name)!r}")
+
     @property
     def spec(self) -> FrameSpec:
         flavour = (
@@ -66,13 +71,26 @@ class MelRecipe:
 @lru_cache(maxsize=8)
 def mel_filters(recipe: MelRecipe) -> tuple[Tensor, Tensor]:
     """The window [win_length] and the filterbank [n_fft // 2 + 1, bands] of a recipe, on the CPU."""
-    from torchaudio.functional import melscale_fbanks
-
     with torch.inference_mode(False):  # they are kept for later callers, who may want gradients through them
-        filters = melscale_fbanks(
-            recipe.n_fft // 2 + 1, recipe.low, recipe.high, recipe.bands, recipe.sample_rate, None, recipe.scale
-        )
-        return torch.hann_window(recipe.win_length), filters
+        low, high = _to_mel(recipe.low, recipe.scale), _to_mel(recipe.high, recipe.scale)
+        edges = _to_hertz(torch.linspace(low, high, recipe.bands + 2), recipe.scale)  # of the triangles, in Hz
+        hertz = torch.linspace(0, recipe.sample_rate // 2, recipe.n_fft // 2 + 1)[:, None]  # of the bins
+        rise = (hertz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+        fall = (edges[2:] - hertz) / (edges[2:] - edges[1:-1])
+        return torch.hann_window(recipe.win_length), torch.minimum(rise, fall).clamp(min=0)
+
+
+# Not torchaudio's filterbank, which these equal: a machine that only trains has torch alone.
+def _to_mel(hertz: float, scale: str) -> float:
+    if scale == "htk":
+        return 2595 * math.log10(1 + hertz / 700)
+    return 3 * hertz / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+def _to_hertz(mel: Tensor, scale: str) -> Tensor:
+    if scale == "htk":
+        return 700 * (10 ** (mel / 2595) - 1)
+    return torch.where(mel < 15, 200 / 3 * mel, 1000 * torch.exp(math.log(6.4) / 27 * (mel - 15)))
 
 
 def log_mel(samples: Tensor, recipe: MelRecipe = MelRecipe()) -> Tensor:
@@ -129,7 +147,7 @@ def read_prompt(source: Any, rate: int) -> tuple[Tensor, list[str]]:
     Returns:
         samples [N] float32 at `rate`, and sentences on what will cost quality.
     Raises:
-        PromptError: as `load`, or the list is empty.
+        PromptError: as `load`, or the list is empty or too long together.
     """
     sources = source if isinstance(source, list) else [source]
     if not sources:
@@ -144,6 +162,11 @@ def read_prompt(source: Any, rate: int) -> tuple[Tensor, list[str]]:
         warnings += [complaint.replace("The recording", name, 1) for complaint in complaints]
     joined = torch.cat(parts)
     seconds = len(joined) / rate
+    if seconds > SECONDS[1]:
+        raise PromptError(
+            f"{len(sources)} recordings with {seconds / 60:.1f} minutes of speech; "
+            f"{SECONDS[1] / 60:g} minutes are accepted, and 3 to 12 seconds are best"
+        )
     if seconds < 2.0:
         warnings.append(f"There are only {seconds:.1f} seconds of speech to copy the voice from; 3 to 12 are better.")
     return joined, warnings

@@ -92,7 +92,7 @@ class SpectralLoss(nn.Module):
 def mel_triangles(bins: int, bands: int, sample_rate: int) -> Tensor:
     """[bins, bands] triangles evenly spaced on the mel scale (HTK's formula) from 0 Hz to half the rate, each of sum one.
 
-    Written here so that a loss needs torch alone. A triangle is at least two bins wide, so that no band is empty.
+    Unlike those of `tts.audio.mel_filters`, a triangle is at least two bins wide, so that no band of a short window is empty.
     """
     top = 2595 * torch.log10(torch.tensor(1 + sample_rate / 2 / 700))
     edges = 700 * (10 ** (torch.linspace(0, float(top), bands + 2) / 2595) - 1) * (2 * (bins - 1) / sample_rate)  # in bins
