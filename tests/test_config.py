@@ -50,10 +50,16 @@ def test_a_file_goes_over_the_defaults_and_overrides_over_the_file(tmp_path):
         config.rate = 1.0
 
 
-def test_mapping_and_json_bring_every_type_back():
+def test_mapping_and_json_bring_every_type_back(tmp_path):
     config = Outer(Inner(3, ()), 2.0, "ä", 7, Path("/x/y"), (1.0, 2.5), "y")
     assert from_mapping(Outer, to_mapping(config)) == config == load_config(Outer, to_mapping(config))
     assert from_mapping(Outer, json.loads(to_json(config))) == config
+    path = tmp_path / "c.json"
+    path.write_text(to_json(config))
+    assert load_config(Outer, path) == config == load_config(Outer, path, ["rate=2.0"])
+    path.write_text("{")
+    with pytest.raises(SettingsError, match="as JSON"):
+        load_config(Outer, path)
     timed = Timed(Fraction(100, 3), {"a": 1.0})
     assert from_mapping(Timed, json.loads(to_json(timed))) == timed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from conftest import ROOT, speech
 from test_train_loop import steps_logged
 
 from tts.audio import MelRecipe, log_mel
+from tts.errors import CheckpointError
 from tts.text.tokens import PHONES
 from tts.train.data import CorpusWriter, Item, save_alignment
 from tts.train.run import train
@@ -29,6 +31,7 @@ RECIPES = {
     "asr": ["asr.yaml", "recipe.model.dropout=0.1"],
     "vocoder": ["vocoder.yaml", "recipe.lowpass_share=0.5"],
     "backend": ["flow.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3"],
+    "duration": ["duration.yaml"],
 }
 
 
@@ -73,6 +76,59 @@ def test_a_recipe_killed_at_three_random_moments_ends_in_the_weights_of_an_undis
         for name, weight in state.items():
             assert torch.equal(weight, killed[module][name]), (module, name, at)
     assert steps_logged(folder) == steps_logged(left_alone)
+
+
+ALONE = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(name, name=name)
+BLOCKED = {"omegaconf", "yaml", "soundfile", "lightning_fabric", "typer", "rich", "librosa", "pyloudnorm", "torchaudio",
+           "phonemizer", "espeakng_loader", "num2words", "tensorboard", "scipy"}
+sys.meta_path.insert(0, Blocker())
+from tts.train.run import train
+for what in sys.argv[2:]:
+    train(what, f"{sys.argv[1]}/{what}/config.json")
+"""
+
+
+def test_every_recipe_trains_from_a_resolved_config_by_torch_numpy_and_safetensors_alone(corpus: Path, tmp_path: Path) -> None:
+    for what, (config, *more) in RECIPES.items():
+        words = [f"train={corpus}", f"valid={corpus}", *more, "loop.steps=2", "loop.threads=1", f"out={tmp_path / what}"]
+        train(what, ROOT / "configs/tiny" / config, words)
+    first = {what: export(tmp_path / what) for what in RECIPES}
+    for what in RECIPES:
+        shutil.rmtree(next((tmp_path / what).glob("checkpoint-*")))  # so that there is something to do
+    done = subprocess.run([sys.executable, "-c", ALONE, str(tmp_path), *RECIPES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for what, modules in first.items():
+        for module, state in export(tmp_path / what).items():
+            assert all(torch.equal(weight, modules[module][name]) for name, weight in state.items()), (what, module)
+
+
+def test_a_start_is_where_a_run_begins_and_not_where_it_goes_on(corpus: Path, tmp_path: Path) -> None:
+    def run(name: str, *more: str) -> dict[str, torch.Tensor]:
+        words = [f"train={corpus}", f"valid={corpus}", "loop.steps=1", "loop.lr=0.0", f"out={tmp_path / name}", *more]
+        return export(train("asr", ROOT / "configs/tiny/asr.yaml", words))["recognizer"]
+
+    def alike(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+        return all(torch.allclose(weight, other[name]) for name, weight in one.items())
+
+    first = run("first", "recipe.seed=1")
+    start = f"start={tmp_path / 'first'}"
+    second = run("second", start)
+    assert alike(second, first) and not alike(second, run("third"))
+    with pytest.raises(CheckpointError, match="lacks the tensor"):
+        train(
+            "vocoder",
+            ROOT / "configs/tiny/vocoder.yaml",
+            [f"train={corpus}", f"valid={corpus}", start, f"out={tmp_path / 'v'}"],
+        )
+    shutil.rmtree(tmp_path / "first")
+    assert alike(run("second", start, "loop.steps=2"), second)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        run("fourth", start)
 
 
 def kill_thrice(command: list[str], folder: Path, before: int) -> list[int]:

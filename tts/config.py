@@ -29,11 +29,14 @@ def load_config(
     Args:
         cls: a frozen dataclass whose defaults are the defaults; nested dataclasses are nested mappings.
         source: path of a YAML file, a mapping, or None for the defaults alone. `${a.b}` is the value given for a.b.
+            A path that ends in .json (see `to_json`) needs no OmegaConf, as long as there are no overrides.
         overrides: such as "model.dim=64" or "languages=[en-us,fr-fr]".
     Raises:
         SettingsError: an unknown key (with the nearest legal one), a wrong type, a missing value, or a file that is not YAML.
         MissingPackageError: OmegaConf is not installed.
     """
+    if isinstance(source, (str, PathLike)) and Path(source).suffix == ".json" and not overrides:
+        return from_mapping(cls, _read_json(Path(source)))
     try:
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
@@ -85,6 +88,13 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def to_json(config: Any) -> str:
     """A config as JSON, for machines without OmegaConf: `from_mapping(cls, json.loads(text))` reads it."""
     return json.dumps(to_mapping(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
+        raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,8 @@
-"""From a YAML file to a training run: `mynah train asr|duration|vocoder|backend CONFIG key=value…`."""
+"""From a config to a training run: `mynah train asr|duration|vocoder|backend CONFIG key=value…`.
+
+The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
+`from tts.train.run import train; train("vocoder", "config.json")`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tts.checkpoint import fill
-from tts.config import load_config
+from tts.config import load_config, to_json
 from tts.errors import SettingsError, nearest
+from tts.files import write_whole
 from tts.text.tokens import PHONES
 from tts.train.asr import RecognizerRecipe, RecognizerTask
 from tts.train.assemble import note_configs
@@ -18,7 +23,7 @@ from tts.train.backend import BackendRecipe, BackendTask
 from tts.train.data import Corpus
 from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
-from tts.train.state import export
+from tts.train.state import export, newest_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
 
 
@@ -29,7 +34,7 @@ class Training:
     loop: LoopConfig
     train: Path = Path("data/train")  # prepared corpora
     valid: Path = Path("data/valid")
-    start: Path | None = None  # an earlier run, whose averaged weights a new one begins with
+    start: Path | None = None  # an earlier run, whose averaged weights this one begins with, if it does not go on
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class DurationTraining(Training):
         return DurationTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
 
 
+CONFIG = "config.json"  # in the folder of a run: all values that it was started with
 TRAININGS: dict[str, Any] = {
     "asr": RecognizerTraining,
     "duration": DurationTraining,
@@ -82,17 +88,20 @@ def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ())
     """Train, or go on where an earlier run of the same folder stopped; returns the run's folder.
 
     Args:
-        config: a YAML file with `loop`, `recipe`, `train`, `valid` and `out`. overrides: such as "loop.steps=1000".
+        config: a YAML or JSON file with `loop`, `recipe`, `train`, `valid` and `out`. overrides: such as "loop.steps=1000".
     Raises:
         SettingsError: an unknown recipe, or a mistake in the config. CheckpointError: no prepared corpus where one should be.
+        OutputError: the run's folder cannot be written.
     """
     if what not in TRAININGS:
         raise SettingsError(f"unknown recipe {what!r}{nearest(what, list(TRAININGS))}; choose one of {', '.join(TRAININGS)}")
     training = load_config(TRAININGS[what], config, overrides)
     task = training.task()
-    if training.start is not None:
-        for name, state in export(training.start).items():
-            fill(task.modules()[name], state, f"{name} of {training.start}")
+    if training.start is not None and newest_checkpoint(training.out) is None:
+        earlier = export(training.start)
+        for name, module in task.modules().items():
+            fill(module, earlier.get(name, {}), f"{name} of {training.start}")
     note_configs(training.out, task.modules())
+    write_whole(training.out / CONFIG, to_json(training).encode())
     fit(task, training.loop, training.out)
     return training.out
