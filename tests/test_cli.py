@@ -58,6 +58,8 @@ def test_several_prompts_are_joined(say, recording, tmp_path):
         (["Hi.", "--out", "nowhere/a.wav"], "nowhere/a.wav cannot be written"),
         (["Hi.", "--out", "a.xyz"], "must end in one of .wav"),
         (["Hi.", "--out", "."], "must end in one of .wav"),
+        (["Hi.", "--out", "/dev/null/a.wav"], "/dev/null/a.wav cannot be written"),
+        (["Hi.", "--out", f"{'a' * 300}.wav"], "cannot be written"),
         (["Hi.", "--out", "a.wav", "--backend", "flaw"], "did you mean 'flow'?"),
         (["Hi.", "--out", "a.wav", "--set", "stepz=4"], "did you mean 'steps'?"),
         (["Hi.", "--out", "a.wav", "--set", "steps"], "NAME=VALUE"),
@@ -71,6 +73,16 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(say, tmp_path, monkeypatch, w
     code, told, complained = say(*words)
     assert code == 2 and told == "" and list(tmp_path.iterdir()) == []
     assert complained.startswith("mynah: ") and complained.count("\n") == 1 and says in complained
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(say, tmp_path, monkeypatch):
+    monkeypatch.setattr("tts.pipeline.Synthesizer.from_pretrained", None)
+    (tmp_path / "taken.wav").mkdir()
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("taken.wav", "file/a.wav", "nowhere/a.wav"):
+        code, _, complained = say("Hi.", "--out", tmp_path / name)
+        assert code == 2 and f"{name} cannot be written" in complained
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.wav"]
 
 
 def test_a_system_that_is_not_there_is_one_sentence(mynah, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tts.audio import MelEncoder
+from tts.errors import TextError
 from tts.eval.phones import PhoneEars
 from tts.frames import Frames, FrameSpec
 from tts.text.tokens import PHONES
@@ -55,6 +56,17 @@ def test_phone_errors_are_counted_against_the_text() -> None:
 def test_phones_lie_where_they_are_heard() -> None:
     ears = PhoneEars(Hears("k æ t"), Spells())
     assert ears.align(SECOND, "k ˈæ t") == [("k", 0.0, 0.04), ("æ", 0.06, 0.1), ("t", 0.12, 0.16)]
+
+
+def test_a_text_that_was_refused_has_no_phones() -> None:
+    pytest.importorskip("jiwer")
+
+    class Refuses(Spells):
+        def encode(self, text: str, language: str) -> list[Any]:
+            raise TextError("nothing can be pronounced")
+
+    ears = PhoneEars(Hears("k"), Refuses())
+    assert ears.errors(SECOND[:0], "😀") == (0, 0) and ears.align(SECOND[:0], "😀") == ears.align(SECOND, "😀") == []
 
 
 def test_text_that_does_not_fit_is_not_aligned() -> None:

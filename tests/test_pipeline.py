@@ -9,7 +9,7 @@ from conftest import RATE, ROOT, speech
 
 from tts import registry
 from tts.asr.check import Check
-from tts.errors import FitError, LanguageError, SettingsError, TextError
+from tts.errors import FitError, InputError, LanguageError, SettingsError, TextError
 from tts.frames import Request
 from tts.pipeline import Synthesizer
 from tts.result import Audio, Failure
@@ -169,6 +169,18 @@ def test_a_batch_answers_in_order_and_a_failure_stops_nobody(tiny):
     first, failed, last = tiny.batch(iter(requests))
     assert isinstance(first, Audio) and isinstance(last, Audio)
     assert isinstance(failed, Failure) and failed.request is requests[1] and isinstance(failed.error, TextError)
+
+
+def test_a_batch_answers_whatever_stands_in_a_request(tiny):
+    wrong = [
+        {"text": 5}, {"prompt": 123}, {"prompt": ("a.wav", "b.wav")}, {"prompt": {}}, {"prompt_text": 5}, {"backend": ["flow"]},
+        {"backend": None}, {"seed": "x"}, {"speed": "fast"}, {"seconds": []}, {"language": 5}, {"language": ["en-us"]},
+        {"settings": 5}, {"settings": {5: 5}}, {"settings": {"steps": []}},
+    ]  # fmt: skip
+    requests = [Request(**{"text": "One.", "check": False, "settings": FAST, **words}) for words in wrong]
+    answers = list(tiny.batch([*requests, None, requests[0]]))
+    assert all(isinstance(answer, Failure) and isinstance(answer.error, InputError) for answer in answers)
+    assert [answer.request for answer in answers] == [*requests, None, requests[0]]
 
 
 def test_a_batch_is_lazy(tiny):

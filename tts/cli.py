@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,11 +201,11 @@ def version() -> None:
 def _check_writable(out: Path) -> None:
     """Raise OutputError now, rather than after the work."""
     from tts.audio import FORMATS
+    from tts.files import check_writable
 
     if out.suffix.lower() not in FORMATS:
         raise OutputError(f"{out} must end in one of {', '.join(FORMATS)}, got {out.suffix or 'no extension'!r}")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
-        raise OutputError(f"{out} cannot be written; give a file in a folder that exists and that you may write to")
+    check_writable(out)
 
 
 def _settings(given: list[str] | None) -> dict[str, Any] | None:

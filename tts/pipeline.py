@@ -298,11 +298,15 @@ class _Clock:
 
 
 def _check_options(request: Request) -> None:
-    """Raise SettingsError for a seed, a speed or a duration that is none; TextError for a prompt's text that is none."""
+    """Raise SettingsError for a name, a seed, a speed or seconds that are none; TextError for a prompt's text that is none."""
 
     def is_number(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
 
+    if not isinstance(request, Request):
+        raise SettingsError(f"a request is a tts.Request, got {type(request).__name__}")
+    if not isinstance(request.backend, str) or not isinstance(request.language, str | None):
+        raise SettingsError(f"backend and language are names, got {request.backend!r} and {request.language!r}")
     if isinstance(request.seed, bool) or not isinstance(request.seed, int) or not 0 <= request.seed < 2**63:
         raise SettingsError(f"seed must be a whole number in 0..2**63-1, got {request.seed!r}")
     if not is_number(request.speed):

@@ -10,7 +10,7 @@ from types import ModuleType
 from tts.errors import MissingPackageError
 
 DISTRIBUTIONS = (
-    *("mynah-tts", "torch", "torchaudio", "numpy", "librosa", "soundfile"),
+    *("mynah-tts", "torch", "torchaudio", "numpy", "librosa", "soundfile", "phonemizer", "espeakng-loader", "num2words"),
     *("jiwer", "pocketsphinx", "Resemblyzer", "speechmos", "onnxruntime", "pesq", "pystoi"),
 )
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tts.asr.align import phones_of, read, viterbi
 from tts.audio import MelEncoder
+from tts.errors import TextError
 from tts.eval.quality import RATE
 from tts.eval.wer import phone_errors
 from tts.frames import Wave
@@ -47,8 +48,11 @@ class PhoneEars:
         return [(names[target], start / rate, min(end / rate, seconds)) for target, (start, end) in spans]
 
     def _tokens(self, text: str) -> list[int]:
-        """The text's ids; its pauses are silence and have none."""
-        return [token for token in self.front_end.encode(text, self.language) if isinstance(token, int)]
+        """The text's ids; its pauses are silence and have none, nor has a text that cannot be pronounced."""
+        try:
+            return [token for token in self.front_end.encode(text, self.language) if isinstance(token, int)]
+        except TextError:
+            return []
 
     def _posteriors(self, samples: np.ndarray) -> Tensor:
         """[T, V] log-posteriors."""
