@@ -90,8 +90,8 @@ def test_what_costs_quality_is_said_once(samples, rate, said):
 # What is refused.
 
 
-def missing_tail(container: str) -> io.BytesIO:
-    data = encoded(tone().numpy(), container)
+def missing_tail(container: str, subtype: str | None = None) -> io.BytesIO:
+    data = encoded(tone().numpy(), container, subtype)
     return io.BytesIO(data[: len(data) // 2])
 
 
@@ -107,7 +107,9 @@ def missing_tail(container: str) -> io.BytesIO:
         (42, "got int"),
         (missing_tail("WAV"), "truncated"),
         (missing_tail("FLAC"), "broken"),
-        (missing_tail("OGG"), "broken"),
+        (missing_tail("OGG"), "truncated"),
+        (missing_tail("OGG", "OPUS"), "truncated"),
+        (io.BytesIO(encoded(tone().numpy(), "OGG", "OPUS")[:-1]), "truncated"),
         (missing_tail("MP3"), "truncated"),
         (io.BytesIO(encoded(tone().numpy())[:50]), "truncated"),
         ((tone(0.4), RATE), "0.40 seconds long"),

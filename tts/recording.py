@@ -83,13 +83,14 @@ def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
     """All samples of a sound file as blocks [n, channels] float32, and its rate in Hz."""
     import soundfile
 
-    head = file.read(12)
-    size = file.seek(0, io.SEEK_END)
+    data = file.read()
     file.seek(0)
-    declared = int.from_bytes(head[4:8], "little")
+    declared = int.from_bytes(data[4:8], "little")
     # A stream's header says 0 or nearly 2 or 4 GiB for "unknown"; some writers are a few bytes off.
-    if head[:4] == b"RIFF" and head[8:] == b"WAVE" and size + 64 < declared < 0x7FFF_0000:
-        raise PromptError(f"{name} is truncated: it holds {size} of {declared + 8} bytes; copy or record it again")
+    if data[:4] == b"RIFF" and data[8:12] == b"WAVE" and len(data) + 64 < declared < 0x7FFF_0000:
+        raise PromptError(f"{name} is truncated: it holds {len(data)} of {declared + 8} bytes; copy or record it again")
+    if _ends_within_page(data):
+        raise PromptError(f"{name} is truncated: it ends in the middle of a page; copy or record it again")
     try:
         with soundfile.SoundFile(file) as sound:
             rate, declared = sound.samplerate, sound.frames
@@ -109,6 +110,18 @@ def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
     if declared < 2**62 and declared - count > 0.1 * rate:
         raise PromptError(f"{name} is truncated: it holds {count} of {declared} samples; copy or record it again")
     return blocks, rate
+
+
+def _ends_within_page(data: bytes) -> bool:
+    """Whether a file is cut Ogg, which libsndfile would read as a shorter recording. Pages: RFC 3533, section 6."""
+    start = 0
+    while data[start : start + 4] == b"OggS":
+        sizes = data[start + 27 : start + 27 + data[start + 26]] if start + 27 <= len(data) else b""
+        end = start + 27 + len(sizes) + sum(sizes)
+        if end > len(data) or len(sizes) < data[start + 26]:
+            return True
+        start = end
+    return False
 
 
 def _array_blocks(samples: Any, rate: Any) -> tuple[list[np.ndarray], int]:
