@@ -106,6 +106,7 @@ def missing_tail(container: str, subtype: str | None = None) -> io.BytesIO:
         (io.StringIO("text"), "mode 'rb'"),
         (42, "got int"),
         (missing_tail("WAV"), "truncated"),
+        (missing_tail("AIFF"), "truncated"),
         (missing_tail("FLAC"), "broken"),
         (missing_tail("OGG"), "truncated"),
         (missing_tail("OGG", "OPUS"), "truncated"),

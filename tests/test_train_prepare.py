@@ -153,6 +153,9 @@ def test_what_cannot_be_prepared_is_refused_in_a_sentence(tmp_path: Path, monkey
     (tmp_path / "t.tsv").write_text("path\ttext\na.wav\thello\na.wav\thello\n")
     with pytest.raises(InputError, match="more than once"):
         prepare(tmp_path / "t.tsv", tmp_path / "out")
+    (tmp_path / "t.tsv").write_bytes("path\ttext\na.wav\tcafé\n".encode("latin-1"))
+    with pytest.raises(InputError, match="as UTF-8"):
+        prepare(tmp_path / "t.tsv", tmp_path / "out")
     (tmp_path / "t.tsv").write_text("path\ttext\nnone.wav\thello\n")
     with pytest.raises(InputError, match=r"none\.wav does not exist"):
         prepare(tmp_path / "t.tsv", tmp_path / "out", CONFIG)

@@ -85,9 +85,9 @@ def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
 
     data = file.read()
     file.seek(0)
-    declared = int.from_bytes(data[4:8], "little")
     # A stream's header says 0 or nearly 2 or 4 GiB for "unknown"; some writers are a few bytes off.
-    if data[:4] == b"RIFF" and data[8:12] == b"WAVE" and len(data) + 64 < declared < 0x7FFF_0000:
+    declared = int.from_bytes(data[4:8], "big" if data[:4] == b"FORM" else "little")
+    if data[:4] + data[8:12] in (b"RIFFWAVE", b"FORMAIFF", b"FORMAIFC") and len(data) + 64 < declared < 0x7FFF_0000:
         raise PromptError(f"{name} is truncated: it holds {len(data)} of {declared + 8} bytes; copy or record it again")
     if _ends_within_page(data):
         raise PromptError(f"{name} is truncated: it ends in the middle of a page; copy or record it again")

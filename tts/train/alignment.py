@@ -35,13 +35,15 @@ def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTab
     Scores are mean log-posteriors along the path (at most 0); of what was only heard, the logarithm of the confidence.
     Returns: counts and the mean score, to be looked at.
     """
+    from rich.progress import track
+
     recognizer.eval()
     corpus = Corpus(folder, audio=False)
     rate = float(recognizer.accepts.rate)
     tokens: list[list[int]] = [[] for _ in corpus.items]
     frames: list[list[int]] = [[] for _ in corpus.items]
     scores = [UNALIGNED] * len(corpus)
-    for i, log_probs in posteriors(recognizer, corpus):
+    for i, log_probs in track(posteriors(recognizer, corpus), "aligning", len(corpus)):
         item = corpus.item(i)
         if not item.tokens:
             heard = read(log_probs, rate, table)

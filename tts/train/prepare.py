@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TextIO
@@ -190,9 +191,9 @@ def _teacher_clips(path: Path, language: str, teacher: str) -> Iterator[Clip]:
 
 def _opened(path: Path) -> TextIO:
     try:
-        return path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        return StringIO(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def _sentence_case(text: str) -> str:
