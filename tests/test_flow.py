@@ -121,6 +121,15 @@ def test_scale_one_is_unguided(config: FlowConfig) -> None:
     assert not torch.allclose(plain.data, model.generate(asked, FlowSettings(steps=2)).data, atol=1e-4)
 
 
+def test_at_temperature_zero_every_seed_says_the_same() -> None:
+    model = backend(ALIGNED)
+    asked = utterance([0], ALIGNED)
+    other = replace(asked, seeds=asked.seeds + 1)
+    cold, warm = FlowSettings(steps=2, temperature=0.0), FlowSettings(steps=2, temperature=1.0)
+    assert torch.equal(model.generate(asked, cold).data, model.generate(other, cold).data)
+    assert not torch.allclose(model.generate(asked, warm).data, model.generate(other, warm).data, atol=1e-3)
+
+
 def test_what_guidance_leaves_out_does_not_reach_its_unconditional_rows() -> None:
     model = backend(ALIGNED)
     first, second = utterance([0], ALIGNED), utterance([2], ALIGNED)
@@ -236,6 +245,7 @@ def test_one_utterance_is_learnt_by_heart() -> None:
 
 def test_settings_that_do_not_exist_are_refused_with_the_nearest_name() -> None:
     for settings, hint in (
+        ({"temperature": -0.1}, "temperature"),
         ({"guidence": 2.0}, "guidance"),
         ({"solver": "eular"}, "euler"),
         ({"steps": 0}, "1..1000"),

@@ -80,12 +80,15 @@ class FlowSettings:
 
     steps: of the solver; 5, 6, 7, 10, 12 and 16 use the pruned grids of EPSS, others a uniform one. sway in [-1, 1]: below 0
     the early steps are smaller. guidance: u + guidance * (c - u), 1 is unguided (F5-TTS's default of 2 is 3 here).
+    temperature: of the noise at the start; below 1 the voice is calmer and clearer, and one seed more like another
+    (Grad-TTS, arXiv:2105.06337, section 3.4).
     """
 
     steps: int = 16
     solver: str = "euler"
     sway: float = -1.0
-    guidance: float = 2.0
+    guidance: float = 3.0
+    temperature: float = 0.7
 
     def __post_init__(self) -> None:
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or not 1 <= self.steps <= 1000:
@@ -93,6 +96,7 @@ class FlowSettings:
         _one_of("solver", self.solver, list(SOLVERS))
         _within("sway", self.sway, -1.0, 1.0)
         _within("guidance", self.guidance, 0.0, 20.0)
+        _within("temperature", self.temperature, 0.0, 2.0)
 
     @classmethod
     def of(cls, settings: FlowSettings | Mapping[str, Any] | None) -> FlowSettings:

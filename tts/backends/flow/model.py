@@ -196,7 +196,7 @@ class FlowBackend(nn.Module):
             v = self.dit(rows_of(x), rows_of(t), given.condition, given.voice, given.mask)
             return merge_groups(v, scale) * inside  # zero in padding, as in training
 
-        x = self._fold(noise)
+        x = self._fold(noise) * settings.temperature
         x = SOLVERS[settings.solver](field, x, sway(pruned_grid(settings.steps), settings.sway))
         mel = torch.where(known[:, None], cond, self._unfold(x, T))  # frames that were given stay as they were
         # 3. the target alone
