@@ -17,6 +17,7 @@ from conftest import ROOT, speech
 from test_train_loop import steps_logged
 
 from tts.audio import MelRecipe, log_mel
+from tts.checkpoint import load
 from tts.errors import CheckpointError
 from tts.text.tokens import PHONES
 from tts.train.data import CorpusWriter, Item, save_alignment
@@ -129,6 +130,13 @@ def test_a_start_is_where_a_run_begins_and_not_where_it_goes_on(corpus: Path, tm
     assert alike(run("second", start, "loop.steps=2"), second)
     with pytest.raises(CheckpointError, match="holds no checkpoint"):
         run("fourth", start)
+
+
+def test_a_run_may_begin_with_the_weights_of_a_system(corpus: Path, tmp_path: Path, tiny_folder: Path) -> None:
+    words = [f"train={corpus}", f"valid={corpus}", "loop.steps=1", "loop.lr=0.0", f"start={tiny_folder}", f"out={tmp_path}"]
+    begun = export(train("asr", ROOT / "configs/tiny/asr.yaml", words))["recognizer"]
+    for name, weight in load(tiny_folder).state("recognizer").items():
+        assert torch.allclose(begun[name], weight), name
 
 
 def kill_thrice(command: list[str], folder: Path, before: int) -> list[int]:

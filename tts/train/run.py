@@ -12,7 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tts.checkpoint import fill
+from torch import Tensor
+
+from tts.checkpoint import fill, load
 from tts.config import load_config, to_json
 from tts.errors import SettingsError, nearest
 from tts.files import write_whole
@@ -25,6 +27,7 @@ from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
 from tts.train.state import export, newest_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
+from tts.weights import embedded, find
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Training:
     loop: LoopConfig
     train: Path = Path("data/train")  # prepared corpora
     valid: Path = Path("data/valid")
-    start: Path | None = None  # an earlier run, whose averaged weights this one begins with, if it does not go on
+    # An earlier run or a system ("base-en"), whose weights this run begins with, if it does not go on.
+    start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,18 @@ def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ())
     training = load_config(TRAININGS[what], config, overrides)
     task = training.task()
     if training.start is not None and newest_checkpoint(training.out) is None:
-        earlier = export(training.start)
+        earlier = _weights(training.start)
         for name, module in task.modules().items():
             fill(module, earlier.get(name, {}), f"{name} of {training.start}")
     note_configs(training.out, task.modules())
     write_whole(training.out / CONFIG, to_json(training).encode())
     fit(task, training.loop, training.out)
     return training.out
+
+
+def _weights(start: Path) -> dict[str, dict[str, Tensor]]:
+    """Weights by module: those of a system, by its name or folder, or the averaged ones of a run."""
+    if str(start) not in embedded() and not (start / "config.yaml").is_file():
+        return export(start)
+    system = load(find(str(start)))
+    return {role.rpartition(".")[2]: system.state(role) for role, part in system.system.parts.items() if part.file}
