@@ -135,8 +135,9 @@ def test_a_config_truncated_anywhere_is_noticed(folder):
     whole = (folder / CONFIG).read_text().rstrip("\n")
     for end in range(0, len(whole), 29):
         (folder / CONFIG).write_text(whole[:end])
-        with pytest.raises(CheckpointError):
+        with pytest.raises(CheckpointError) as refused:
             load(folder)
+        assert "\n" not in str(refused.value)  # one sentence, though YAML would draw a picture
 
 
 def test_another_format_is_refused_with_both_numbers(folder):

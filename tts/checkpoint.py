@@ -109,7 +109,8 @@ def load(folder: str | PathLike[str]) -> Checkpoint:
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} holds no {CONFIG}; give the folder of a checkpoint") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); get the checkpoint again") from error
+        why = " ".join(str(error).split())  # YAML draws where it stumbled, over several lines
+        raise CheckpointError(f"{path} cannot be read ({why}); get the checkpoint again") from error
     found = values.get("format") if isinstance(values, dict) else None
     if found is None:
         raise CheckpointError(

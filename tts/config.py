@@ -56,7 +56,7 @@ def load_config(
     except OmegaConfBaseException as error:
         raise SettingsError(f"{name}: {str(error).splitlines()[0]}") from error
     except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name} cannot be read as YAML: {error}") from error
+        raise SettingsError(f"{name} cannot be read as YAML: {' '.join(str(error).split())}") from error
     return from_mapping(cls, values)
 
 
