@@ -1,5 +1,6 @@
 """A request becomes speech: the script is kept, plans are obeyed, what fails its check is tried again and told."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,14 @@ def test_seconds_are_met_to_the_frame_pauses_and_gaps_included(tiny):
     assert audio.seconds == pytest.approx(4.0, abs=0.02)
     first, second, third = (sentence.seconds for sentence in audio.report.sentences)
     assert first > second and third > 0
+
+
+def test_the_seconds_that_a_refusal_offers_are_accepted(tiny):
+    for text in ("One.", "One and two.", "One, [pause:0.33] two and three."):
+        with pytest.raises(SettingsError) as refused:
+            say(tiny, text, seconds=1e9)
+        least, most = re.findall(r"[\d.]+(?= to| seconds in)", str(refused.value))
+        assert 0 < say(tiny, text, seconds=float(least)).seconds < say(tiny, text, seconds=float(most)).seconds
 
 
 @pytest.mark.parametrize("options", [{"speed": 2.0, "seconds": 3.0}, {"speed": 9.0}, {"speed": 0.0}, {"speed": float("nan")},

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,8 +81,9 @@ def plan_script(
     silence = sum(part.seconds for part in script if isinstance(part, Pause)) + GAP_SECONDS * sum(gaps(script))
     planned = sum(float(plan.seconds) for plan in plans)
     least, most = planned / fastest + silence, planned / slowest + silence
+    least, most = math.ceil(100 * least) / 100, math.floor(100 * most) / 100  # so that what the message offers is accepted
     if not least <= seconds <= most:
-        raise SettingsError(f"this text takes {least:.1f} to {most:.1f} seconds in this voice, got {seconds:g} seconds")
+        raise SettingsError(f"this text takes {least:.2f} to {most:.2f} seconds in this voice, got {seconds:g} seconds")
     # shares are rounded where they end, so that errors do not add up
     shares = torch.cat([plan.seconds for plan in plans]).cumsum(0) * ((seconds - silence) / planned)
     ends = (shares * rate).round() / rate
