@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,25 @@ def test_a_wrong_transcript_is_told_and_the_prompt_is_read(tiny, monkeypatch):
     asked = tiny.parts.front_end.encode("One and two.", "en-us")
     heard = told.prompt.tokens.ids[0].tolist()  # a long silence may have become a comma
     assert len(heard) == len(asked) and heard[1] == asked[1] and not told.warnings
+
+
+def test_a_phone_here_and_there_is_noise_however_sure_the_recognizer_is(tiny, monkeypatch):
+    """Of noise and of a tone a trained recognizer hears about one phone a second, with confidence."""
+    recognizer = tiny.parts.recognizer
+    posteriors = recognizer.posteriors
+    for number, (every, is_noise) in enumerate(((50, True), (5, False))):  # frames from one phone to the next, of 50 a second
+
+        def hear(frames, every=every):
+            heard = posteriors(frames)
+            data = torch.full_like(heard.data, -9.0)
+            data[:, 0] = -0.1
+            data[:, :, ::every] = -9.0
+            data[:, 1, ::every] = -0.1
+            return replace(heard, data=data)
+
+        monkeypatch.setattr(recognizer, "posteriors", hear)
+        warnings = tiny.encode_prompt((speech(4.0 + number / 3), RATE)).warnings
+        assert any("Hardly any speech" in warning for warning in warnings) == is_noise
 
 
 def test_the_same_recording_is_heard_once(tiny, recording, monkeypatch):

@@ -27,6 +27,7 @@ from tts.interfaces import Encoder, FrontEnd, Recognizer
 # it is 0.4 or less, with half of it or something else 0.9 or more.
 MISFIT = 0.7
 UNCLEAR = 0.3  # confidence of a reading below which the recording hardly holds speech
+SPARSE = 2.0  # phones a second, likewise: of speech 5 to 15 are heard, of noise or a tone about one
 QUIET_FRAMES = 8  # without a phone: a silence long enough to cut in
 KEPT = 64  # encoded prompts that are remembered
 VOICES = "voices"  # the folder of a checkpoint with the voices that it brings
@@ -118,7 +119,8 @@ class PromptEncoder:
                 return with_commas(asked, found.frames, rate), found.frames, []
             complaints.append("The prompt's text does not seem to be what is said in it, so its phones were read instead.")
         heard = read(log_probs, rate)
-        if heard.confidence < UNCLEAR:
+        seconds = len(log_probs) / rate
+        if heard.confidence < UNCLEAR or heard.phones < SPARSE * seconds:
             complaints.append(
                 "Hardly any speech is heard in the recording; one clear voice, close to the microphone, is better."
             )

@@ -105,10 +105,12 @@ def with_commas(tokens: list[int], frames: list[int], rate: float, table: Symbol
 
 @dataclass(frozen=True)
 class Reading:
-    """What was heard: token ids (no stress), frames of each (sum T), and confidence 0 to 1 (mean posterior of its phones)."""
+    """What was heard: token ids (no stress), frames of each (sum T), how many of the tokens are phones, and confidence 0 to 1
+    (mean posterior of its phones)."""
 
     tokens: list[int]
     frames: list[int]
+    phones: int
     confidence: float
 
 
@@ -141,4 +143,4 @@ def read(log_probs: Tensor, rate: float = 50.0, table: SymbolTable = PHONES) -> 
             frames.append(following - start)
     said = labels > 0
     confidence = float(values[said].exp().mean()) if bool(said.any()) else 0.0
-    return Reading(tokens, frames, confidence)
+    return Reading(tokens, frames, len(spans), confidence)
