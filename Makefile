@@ -6,7 +6,7 @@
 #     make bench    speed, cold start and memory on this machine
 #     make clean    away with everything that these have made
 
-TEXT = Hello! I have never said this before, and yet you can hear me say it.
+TEXT = I have never said this before, and yet you can hear me say it.
 # Processes that share the tests, each of one thread (tests/conftest.py).
 WORKERS = 2
 
