@@ -81,7 +81,7 @@ def test_twice_the_speed_is_half_the_time(tiny):
     text = "A sentence that is long enough for its floor not to matter at all."
     slow, fast = say(tiny, text), say(tiny, text, speed=2.0)
     assert fast.seconds == pytest.approx(slow.seconds / 2, abs=0.02)
-    assert fast.report.planned_seconds == pytest.approx(slow.report.planned_seconds / 2)
+    assert fast.report.planned_seconds == pytest.approx(slow.report.planned_seconds / 2, abs=0.02 * len(fast.report.sentences))
 
 
 def test_seconds_are_met_to_the_frame_pauses_and_gaps_included(tiny):
@@ -164,7 +164,7 @@ def test_the_report_tells_how_it_was_made(tiny):
     assert report.seed == 3 and report.backend == "flow" and report.settings["steps"] == 1
     assert report.model.name == "tiny" and report.model.licence == "Apache-2.0" and len(report.model.parts) == 3
     assert report.seconds == len(audio.samples) / audio.sample_rate
-    assert report.planned_seconds == pytest.approx(report.seconds, abs=0.05)
+    assert report.planned_seconds == pytest.approx(report.seconds, abs=1e-6)  # the plan holds to the frame
     assert set(report.stages) == {"text", "prompt", "plan", "backend", "check", "vocoder"}
     assert sum(report.stages.values()) <= report.spent_seconds == pytest.approx(report.real_time_factor * report.seconds)
     assert "tiny 0" in tiny.identity

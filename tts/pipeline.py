@@ -243,7 +243,8 @@ class Synthesizer:
             if found is None or found.passed:
                 break
         best = min(tried, key=Try.faults)
-        told = Sentence(line.text, best.seed, len(tried), float(plan.seconds), 0.0)
+        rate = manner.backend.emits.rate
+        told = Sentence(line.text, best.seed, len(tried), int(plan.frames(rate)) / float(rate), 0.0)
         if best.check is not None:
             verdict = {name: getattr(best.check, name) for name in ("passed", "missed", "repeated", "error_rate")}
             told = replace(told, **verdict)
