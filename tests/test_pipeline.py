@@ -77,6 +77,11 @@ def test_a_sentence_that_cannot_be_pronounced_is_left_out_with_a_warning(tiny, m
 # -------------------------------------------------------------------------------------------------------------- plan
 
 
+def test_letters_that_are_left_out_are_reported(tiny):
+    assert any("你好" in warning for warning in say(tiny, "Say 你好 to me.").report.warnings)
+    assert not say(tiny, "Say naïve to π.").report.warnings
+
+
 def test_twice_the_speed_is_half_the_time(tiny):
     text = "A sentence that is long enough for its floor not to matter at all."
     slow, fast = say(tiny, text), say(tiny, text, speed=2.0)

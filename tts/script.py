@@ -19,6 +19,7 @@ from tts.errors import SettingsError, TextError
 from tts.frames import Plan, Prompt, Tokens
 from tts.interfaces import Duration, FrontEnd
 from tts.text.chunk import chunk
+from tts.text.clean import unreadable
 from tts.text.markup import Pause, segments
 
 GAP_SECONDS = 0.15  # of silence between two sentences, beside what each ends with
@@ -38,7 +39,7 @@ Script = list[Line | Pause]
 
 
 def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script, list[str]]:
-    """A text as lines and pauses, and a warning for each sentence in which nothing can be pronounced.
+    """A text as lines and pauses, and warnings of what is left out: sentences without a sound, letters of other scripts.
 
     Raises TextError when that is so of every sentence, or a mark in the text is wrong; LanguageError.
     """
@@ -58,7 +59,10 @@ def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script,
             script += part if is_pause else [Line(sentence, tuple(part))]
     if not any(isinstance(part, Line) for part in script):
         raise refused[0] if refused else TextError(f"there is nothing to say in {text[:60]!r}; give words or numbers")
-    return script, [f"A sentence was left out: {error}." for error in refused]
+    warnings = [f"A sentence was left out: {error}." for error in refused]
+    if language.startswith("en") and (foreign := unreadable(text)):
+        warnings.append(f"Letters that cannot be said in English were left out: {foreign[:40]}.")
+    return script, warnings
 
 
 def plan_script(

@@ -67,7 +67,7 @@ def clean(text: str, english: bool = True) -> str:
         elif (category in _DROPPED and c not in _KEPT) or (english and category in ("Mn", "Me", "Mc")):
             # A picture ends a word; a soft hyphen or a joiner does not.
             out.append(" " if category == "So" else "")
-        elif english and c.isalpha() and not c.isascii() and not unicodedata.name(c, "").startswith(("LATIN", "GREEK")):
+        elif english and _foreign(c):
             foreign += c
             out.append(" ")
         else:
@@ -75,6 +75,15 @@ def clean(text: str, english: bool = True) -> str:
     if foreign:
         log.warning("an English text is read without the letters %r of another script", foreign[:40])
     return " ".join("".join(out).split())
+
+
+def unreadable(text: str) -> str:
+    """The letters of a text, in its order, that an English reader cannot say and `clean` leaves out."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if _foreign(c))
+
+
+def _foreign(c: str) -> bool:
+    return c.isalpha() and not c.isascii() and not unicodedata.name(c, "").startswith(("LATIN", "GREEK"))
 
 
 def _vulgar(c: str) -> str:
