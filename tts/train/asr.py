@@ -23,7 +23,7 @@ ROOM = 1.25  # frames a phone; CTC needs one, also at the fastest tempo, and one
 
 @dataclass(frozen=True)
 class RecognizerRecipe:
-    """What is trained and on what; the defaults made base-en's recognizer."""
+    """What is trained and on what; base-en's values stand in configs/train/asr.yaml."""
 
     model: RecognizerConfig = field(default_factory=RecognizerConfig)
     budget_frames: int = 6_400  # a batch: rows times the longest, 128 s

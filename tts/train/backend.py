@@ -25,7 +25,7 @@ Row = tuple[int, ...]  # one utterance, or two of one speaker to be joined
 
 @dataclass(frozen=True)
 class BackendRecipe:
-    """What is trained and on what; the defaults (with configs/train/backend.yaml) made base-en's flow.
+    """What is trained and on what; base-en's values stand in configs/train/backend.yaml.
 
     The vocabulary, its table and, with `normalise`, mel_mean and mel_std of the model are those of the training corpus.
     """
