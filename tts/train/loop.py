@@ -86,6 +86,10 @@ class Task(ABC):
     def loss(self, batch: Any, step: int) -> Mapping[str, Tensor]:
         """Scalars: "loss" is minimised, the others are logged. torch's generator is seeded by the step."""
 
+    def aids(self) -> frozenset[str]:
+        """Names of modules that only the training needs (discriminators); a start may come without them."""
+        return frozenset()
+
     def validate(self) -> Mapping[str, float]:
         """Scores to log. The modules hold their EMA weights meanwhile, in eval mode, without gradients."""
         return {}

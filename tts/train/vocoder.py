@@ -1,4 +1,4 @@
-"""The recipe of the vocoder: random crops of recordings, their mel, and spectral losses between sound and copy."""
+"""The recipe of the vocoder: random crops of recordings, their mel, spectral losses between sound and copy, and judges."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tts.audio import log_mel
 from tts.errors import SettingsError
+from tts.train.adversarial import AdversarialConfig, play
 from tts.train.augment import lowpass
 from tts.train.data import Corpus
-from tts.train.loop import Task
+from tts.train.discriminators import Discriminators
+from tts.train.loop import LoopConfig, Minimise, Task, adamw
 from tts.train.losses import SpectralLoss, SpectralLossConfig
 from tts.vocoders.istft import Vocos, VocosConfig
 
@@ -28,6 +31,7 @@ class VocoderRecipe:
 
     model: VocosConfig = field(default_factory=VocosConfig)
     loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     exclude: tuple[str, ...] = ("librispeech-dev-clean",)
     batch_size: int = 16  # crops a step
     crop_frames: int = 50
@@ -56,6 +60,7 @@ class VocoderTask(Task):
         torch.manual_seed(recipe.seed)
         self.vocoder = Vocos(recipe.model)
         self.spectral = SpectralLoss(recipe.loss)
+        self.judges = Discriminators(recipe.adversarial.judges) if recipe.adversarial.weight else None
         fit = self._long_enough(valid)
         chosen = [fit[int(k)] for k in np.linspace(0, len(fit) - 1, min(recipe.valid_crops, len(fit)))]
         self.valid = [valid.audio(i)[(valid.items[i].samples - self.crop) // 2 :][: self.crop] for i in chosen]
@@ -64,7 +69,15 @@ class VocoderTask(Task):
         return [i for i in range(len(corpus.items)) if corpus.items[i].samples >= self.crop]
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"vocoder": self.vocoder}
+        return {"vocoder": self.vocoder} | ({} if self.judges is None else {"judges": self.judges})
+
+    def aids(self) -> frozenset[str]:
+        return frozenset({"judges"})
+
+    def optimizers(self, config: LoopConfig) -> dict[str, Optimizer]:
+        """One for the generator, one for its judges."""
+        names = {"vocoder": "model", "judges": "judges"}
+        return {names[name]: adamw(list(module.parameters()), config) for name, module in self.modules().items()}
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The crops of a step, a pure function of (seed, step): samples [B, N] and their mel [B, bands, T]."""
@@ -88,6 +101,17 @@ class VocoderTask(Task):
         device = next(self.vocoder.parameters()).device
         terms = self.spectral(self.vocoder(batch["mel"].to(device)), batch["samples"].to(device))
         return {"loss": terms.pop("total"), **terms}
+
+    def update(self, batch: Mapping[str, Tensor], step: int, minimise: Minimise) -> Mapping[str, Tensor]:
+        """With judges, a turn of each side; without, the spectral loss alone."""
+        if self.judges is None:
+            return super().update(batch, step, minimise)
+        made = self.vocoder(batch["mel"])
+        terms = self.spectral(made, batch["samples"])
+        spectral = terms.pop("total")
+        loss, told = play(self.judges, self.recipe.adversarial, made, batch["samples"], spectral, step, minimise)
+        norm = minimise(loss, "model")
+        return {"loss": spectral.detach(), **terms, **told, "grad_norm": norm}
 
     def validate(self) -> dict[str, float]:
         """The same losses, and the mean absolute difference of the log-mels, on fixed crops from the middles of clips."""
