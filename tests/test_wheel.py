@@ -14,7 +14,7 @@ from tts.weights import embedded
 ROOT = Path(__file__).parent.parent
 ROOMS = {"tts": "tts", "codecs": "tts/codecs", "vocoders": "tts/vocoders", "configs": "tts/configs"}  # folder: in the wheel
 KINDS = {".py", ".yaml", ".safetensors", ".md", ".typed"}
-WEIGHTS_MB = 30
+WEIGHTS_MB = 64
 
 OFFLINE = """
 import socket, sys
