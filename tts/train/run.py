@@ -104,7 +104,8 @@ def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ())
     if training.start is not None and newest_checkpoint(training.out) is None:
         earlier = _weights(training.start)
         for name, module in task.modules().items():
-            fill(module, earlier.get(name, {}), f"{name} of {training.start}")
+            if name in earlier or name not in task.aids():
+                fill(module, earlier.get(name, {}), f"{name} of {training.start}")
     note_configs(training.out, task.modules())
     write_whole(training.out / CONFIG, to_json(training).encode())
     fit(task, training.loop, training.out)
