@@ -69,11 +69,12 @@ class RecognizerTask(Task):
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """mel [B, bands, T], lengths [B], targets [sum L], target_lengths [B], labels [B, T] (IGNORED: not known)."""
+        recipe = self.recipe
         _, rows = self.plan.at(step)
-        draw = torch.Generator().manual_seed(step * 1_000_003 + self.recipe.seed)
+        draw = torch.Generator().manual_seed(step * 1_000_003 + recipe.seed)
         mels, targets, labels = [], [], []
         for i in rows:
-            mel, label = self._augmented(self.train.mel(i), self._labels(i), draw)
+            mel, label = self._augmented(self.train.mel(i), frame_labels(self.train, i, recipe.min_score), draw)
             mels.append(mel)
             labels.append(label)
             targets.append(torch.tensor(phones_of(self.train.item(i).tokens), dtype=torch.int64))
@@ -90,19 +91,7 @@ class RecognizerTask(Task):
         """Whether item i of train has a text with ROOM for its phones, and at most `longest` frames."""
         item = self.train.item(i)
         fits = ROOM * len(phones_of(item.tokens)) <= item.frames <= longest
-        return bool(item.tokens) and fits and (self._aligned(i) or not self.recipe.aligned_only)
-
-    def _labels(self, i: int) -> Tensor:
-        """[T] recognizer index of every frame, 0 in silence; IGNORED throughout without an alignment to be trusted."""
-        if not self._aligned(i):
-            return torch.full((self.train.item(i).frames,), IGNORED)
-        index = torch.tensor(PHONES.to_recognizer)[self.train.tokens(i)]
-        return torch.repeat_interleave(index, self.train.token_frames(i)).clamp(min=0)
-
-    def _aligned(self, i: int) -> bool:
-        """Whether item i has an alignment to be trusted."""
-        train = self.train
-        return train.alignment is not None and train.score(i) >= self.recipe.min_score and len(train.tokens(i)) > 0
+        return bool(item.tokens) and fits and (not self.recipe.aligned_only or aligned(self.train, i, self.recipe.min_score))
 
     def _augmented(self, mel: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Another voice in another room: mel [bands, T] and labels [T] to the same of another T."""
@@ -144,3 +133,16 @@ class RecognizerTask(Task):
                 row[0] += wrong
                 row[1] += len(said)
         return {f"per_{name}": 100 * wrong / max(1, n) for name, (wrong, n) in errors.items()}
+
+
+def frame_labels(corpus: Corpus, i: int, min_score: float) -> Tensor:
+    """[T] recognizer index of every frame, 0 in silence; IGNORED throughout without an alignment to be trusted."""
+    if not aligned(corpus, i, min_score):
+        return torch.full((corpus.item(i).frames,), IGNORED)
+    index = torch.tensor(PHONES.to_recognizer)[corpus.tokens(i)]
+    return torch.repeat_interleave(index, corpus.token_frames(i)).clamp(min=0)
+
+
+def aligned(corpus: Corpus, i: int, min_score: float) -> bool:
+    """Whether item i has an alignment that scores at least min_score."""
+    return corpus.alignment is not None and corpus.score(i) >= min_score and len(corpus.tokens(i)) > 0
