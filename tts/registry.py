@@ -23,7 +23,12 @@ PARTS: dict[str, dict[str, str]] = {
         "phones": "tts.duration.phones:PhoneDurations",
     },
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
-    "vocoder": {"vocos": "tts.vocoders.istft:Vocos", "griffin-lim": "tts.vocoders.griffin_lim:GriffinLim"},
+    "codec": {"encodec": "tts.codecs.encodec:EncodecCodec"},
+    "vocoder": {
+        "vocos": "tts.vocoders.istft:Vocos",
+        "griffin-lim": "tts.vocoders.griffin_lim:GriffinLim",
+        "encodec": "tts.codecs.encodec:EncodecDecoder",
+    },
 }
 
 
