@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from tts.pipeline import Synthesizer
-from tts.result import Audio
+from tts.result import Audio, Report
 
 DEFAULT = "base-en"
 
@@ -26,7 +26,7 @@ def synthesize(
     language: str | None = None,
     check: bool = True,
     settings: Any = None,
-) -> Audio:
+) -> Audio[Report]:
     """Speak a text in the voice of a recording, with the default system on the CPU.
 
     The first call loads the system; later ones, from any thread, share it. The same arguments give the same samples.

@@ -44,6 +44,10 @@ class Encoder(Protocol):
 class Codec(Encoder, Protocol):
     """An Encoder to codes, and the way back to what its vocoder takes."""
 
+    embeds: FrameSpec
+    context: tuple[int, int]  # frames of `embeds` to the left and right of a code's own that are read with it
+    sample_rate: int  # of the waves that `encode` takes
+
     def embed(self, codes: Frames, n_codebooks: int | None = None) -> Frames:
         """Codes to frames, from the first n_codebooks (None: all)."""
         ...

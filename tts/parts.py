@@ -12,7 +12,7 @@ from torch import nn
 from tts.checkpoint import Checkpoint
 from tts.errors import FitError, SettingsError
 from tts.frames import check_fit
-from tts.interfaces import Backend, Duration, Encoder, FrontEnd, Recognizer, Vocoder
+from tts.interfaces import Backend, Codec, Duration, Encoder, FrontEnd, Recognizer, Vocoder
 from tts.text.tokens import SymbolTable
 
 ROLES = ("frontend", "encoder", "recognizer", "duration", "vocoder")
@@ -20,7 +20,7 @@ ROLES = ("frontend", "encoder", "recognizer", "duration", "vocoder")
 
 @dataclass(frozen=True)
 class Parts:
-    """One part of each role, and the backends by name ("flow")."""
+    """One part of each role, the backends by name ("flow"), and a codec where the system has one."""
 
     front_end: FrontEnd
     encoder: Encoder
@@ -29,6 +29,7 @@ class Parts:
     vocoder: Vocoder
     backends: Mapping[str, Backend]
     device: torch.device
+    codec: Codec | None = None
 
 
 def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts:
@@ -51,12 +52,13 @@ def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts
     if not backends:
         raise FitError(f"{loaded.folder} has no backend; a system that speaks needs one")
     front_end, encoder, recognizer, duration, vocoder = (built[role] for role in ROLES)
-    parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device)
+    parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device, built.get("codec"))
     _check_frames(parts)
     _check_symbols(parts, loaded)
-    if parts.vocoder.sample_rate != loaded.system.sample_rate:
-        rates = f"{parts.vocoder.sample_rate} Hz, and the system says {loaded.system.sample_rate} Hz"
-        raise FitError(f"the vocoder of {loaded.folder} makes {rates}")
+    for role, part in (("vocoder", parts.vocoder), ("codec", parts.codec)):
+        if part is not None and part.sample_rate != loaded.system.sample_rate:
+            rates = f"{part.sample_rate} Hz, and the system says {loaded.system.sample_rate} Hz"
+            raise FitError(f"the {role} of {loaded.folder} is one for {rates}")
     return parts
 
 
@@ -78,6 +80,11 @@ def _check_frames(parts: Parts) -> None:
             check_fit("the encoder", mel, f"the prompt's {kind} of the backend {name}", needed)
         check_fit(f"the backend {name}", backend.emits, "the vocoder", parts.vocoder.accepts)
         check_fit(f"the backend {name}", backend.emits, "the recognizer", parts.recognizer.accepts)
+    if parts.codec is not None:
+        restored = parts.codec.embeds
+        check_fit("the codec", restored, "the vocoder", parts.vocoder.accepts)
+        if restored.kind == mel.kind:
+            check_fit("the encoder", mel, "the codec", restored)
 
 
 def _check_symbols(parts: Parts, loaded: Checkpoint) -> None:

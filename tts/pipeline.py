@@ -7,10 +7,7 @@ prompt ─► EncodedPrompt ───────────────┘  �
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any
@@ -20,14 +17,18 @@ from torch import Tensor
 
 from tts import weights
 from tts.asr.check import Check, check
+from tts.audio import resample
 from tts.checkpoint import Checkpoint, load
+from tts.clock import Clock
 from tts.config import from_mapping
 from tts.errors import LanguageError, MynahError, SettingsError, TextError, nearest
 from tts.frames import Frames, Plan, Prompt, Request, Tokens, Utterance
 from tts.interfaces import Backend
 from tts.parts import build_parts
 from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names
-from tts.result import Audio, Failure, Model, Report, Sentence
+from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
+from tts.recording import read
+from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.sampling.philox import derive
 from tts.script import Line, join, plan_script, write_script
 from tts.text.phonemes import espeak_language
@@ -121,7 +122,7 @@ class Synthesizer:
         language: str | None = None,
         check: bool = True,
         settings: Any = None,
-    ) -> Audio:
+    ) -> Audio[Report]:
         """Speak a text in the voice of a recording; words and meanings as in `tts.synthesize`."""
         request = Request(
             text=text,
@@ -137,13 +138,13 @@ class Synthesizer:
         )
         return self.speak(request)
 
-    def batch(self, requests: Iterable[Request]) -> Iterator[Audio | Failure]:
+    def batch(self, requests: Iterable[Request]) -> Iterator[Audio[Report] | Failure]:
         """Speak requests one after another, in their order; one that cannot be spoken comes back as a Failure.
 
         Each gives the samples that it gives alone.
         """
         for request in requests:
-            answer: Audio | Failure
+            answer: Audio[Report] | Failure
             try:
                 answer = self.speak(request)
             except MynahError as error:
@@ -168,13 +169,13 @@ class Synthesizer:
         return self._prompts.encode(source, prompt_text, self._language(language))
 
     @torch.inference_mode()
-    def speak(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Audio:
+    def speak(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Audio[Report]:
         """Speak one request. progress(done, todo) is told of every line that is done.
 
         Raises InputError: something in the request cannot be used; the message says what, and what can.
         """
         torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
-        clock = _Clock()
+        clock = Clock()
         # 1. what is asked
         _check_options(request)
         language = self._language(request.language)
@@ -226,9 +227,41 @@ class Synthesizer:
         )
         return Audio(samples.numpy(), self.system.sample_rate, report)
 
+    @torch.inference_mode()
+    def reconstruct(self, audio: Any, n_codebooks: int | None = None) -> Audio[CopyReport]:
+        """Copy a recording through codec and vocoder, sample beside sample: no backend of this system can sound better.
+
+        Args:
+            audio: a path, an open binary file or (samples, rate), of any length; neither trimmed nor brought to another level.
+            n_codebooks: of the codec's, 1..K; None: all. 0: the vocoder alone.
+        Raises:
+            PromptError: the recording cannot be read or holds no samples. SettingsError: n_codebooks is out of range, or the
+            system has no codec. FitError: the system's vocoder cannot do without the codec.
+        """
+        torch.get_num_threads()  # as in `speak`
+        clock = Clock()
+        codec = self.parts.codec
+        n = count_codebooks(codec, n_codebooks)
+        with clock("read"):
+            given, given_rate = read(audio)
+            rate = self.system.sample_rate
+            samples = resample(given, given_rate, rate).to(self.parts.device)
+        copy = reconstruct(samples, self.parts.encoder, self.parts.vocoder, codec, n, clock).cpu()
+        seconds, spent = len(copy) / rate, clock.total()
+        report = CopyReport(
+            n_codebooks=n,
+            bits_per_second=bits_per_second(codec.emits, n) if codec is not None and n else None,
+            seconds=seconds,
+            spent_seconds=spent,
+            real_time_factor=spent / seconds,
+            stages=dict(clock.spent),
+            model=self.model,
+        )
+        return Audio(copy.numpy(), rate, report)
+
     # -------------------------------------------------------------------------------------------------- the acts
 
-    def _say(self, number: int, line: Line, plan: Plan, manner: Manner, clock: _Clock) -> tuple[Sentence, Frames]:
+    def _say(self, number: int, line: Line, plan: Plan, manner: Manner, clock: Clock) -> tuple[Sentence, Frames]:
         """Frames of one line: of its first try that passes the check, else of the best; `seconds` is yet to be known."""
         tokens = Tokens.of([line.ids], self.parts.front_end.table)
         tried: list[Try] = []
@@ -279,23 +312,6 @@ class Synthesizer:
         if known not in languages:
             raise LanguageError(f"{self.system.name} does not speak {name!r}; it speaks {', '.join(languages)}")
         return known
-
-
-class _Clock:
-    """Wall time, in seconds, by stage."""
-
-    def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
-        self.started = time.perf_counter()
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        self.spent[stage] += time.perf_counter() - before  # type: ignore[assignment]
-
-    def total(self) -> float:
-        return time.perf_counter() - self.started
 
 
 def _check_options(request: Request) -> None:

@@ -28,26 +28,48 @@ def load(source: Any) -> tuple[Tensor, int, list[str]]:
     Returns:
         samples [N] float32, the mean of the channels; the sample rate in Hz; a sentence for each thing that will cost quality.
     Raises:
-        PromptError: missing, empty, truncated, not audio, silent, not finite, or outside RATES, MAX_CHANNELS or SECONDS.
+        PromptError: as `read`, and silent or outside SECONDS.
     """
-    if isinstance(source, tuple) and len(source) == 2:
-        name = "the array of samples"
-        blocks, rate = _array_blocks(*source)
-    else:
-        name, file = _open(source)
-        with file:
-            blocks, rate = _file_blocks(name, file)
-    if not blocks:
-        raise PromptError(f"{name} holds no samples: it is empty or truncated; copy or record it again")
-    samples = np.concatenate([block.mean(axis=1) for block in blocks])
+    name, blocks, rate = _blocks(source, SECONDS[1])
+    samples = _mono(name, blocks)
     _check_length(name, len(samples) / rate)
-    if not np.isfinite(samples).all():
-        raise PromptError(f"{name} holds samples that are not numbers (NaN or infinite); record or export it again")
     if np.abs(samples - samples.mean()).max() < SILENCE:
         raise PromptError(f"{name} is silent; give a recording in which somebody speaks")
     full_scale = sum(int((np.abs(block) >= 0.999).any(axis=1).sum()) for block in blocks) / len(samples)
-    warnings = _complaints(samples, rate, blocks[0].shape[1], full_scale)
-    return torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32)), rate, warnings
+    return torch.from_numpy(samples), rate, _complaints(samples, rate, blocks[0].shape[1], full_scale)
+
+
+def read(source: Any) -> tuple[Tensor, int]:
+    """Read a recording of any length, a silent one too; for those who only copy it.
+
+    Args:
+        source: as `load` takes it.
+    Returns:
+        samples [N] float32, N at least 1, the mean of the channels; the sample rate in Hz.
+    Raises:
+        PromptError: missing, empty, truncated, not audio, not finite, or outside RATES or MAX_CHANNELS.
+    """
+    name, blocks, rate = _blocks(source, float("inf"))
+    return torch.from_numpy(_mono(name, blocks)), rate
+
+
+def _blocks(source: Any, longest: float) -> tuple[str, list[np.ndarray], int]:
+    """What to call a source in a message, its samples as blocks [n, channels] float32, and its rate in Hz."""
+    if isinstance(source, tuple) and len(source) == 2:
+        return "the array of samples", *_array_blocks(*source)
+    name, file = _open(source)
+    with file:
+        return name, *_file_blocks(name, file, longest)
+
+
+def _mono(name: str, blocks: list[np.ndarray]) -> np.ndarray:
+    """The mean of the channels, [N] float32. Raises PromptError where there is nothing, or what is no number."""
+    if not sum(map(len, blocks)):
+        raise PromptError(f"{name} holds no samples: it is empty or truncated; copy or record it again")
+    samples = np.concatenate([block.mean(axis=1) for block in blocks])
+    if not np.isfinite(samples).all():
+        raise PromptError(f"{name} holds samples that are not numbers (NaN or infinite); record or export it again")
+    return np.ascontiguousarray(samples, dtype=np.float32)
 
 
 def _open(source: Any) -> tuple[str, BinaryIO]:
@@ -75,12 +97,12 @@ def _open(source: Any) -> tuple[str, BinaryIO]:
         got = type(source).__name__
         raise PromptError(f"a recording is a path, an open binary file or (samples, rate), got {got}")
     if not data:
-        raise PromptError(f"{name} is empty; give a recording of {SECONDS[0]:g} seconds or more")
+        raise PromptError(f"{name} is empty; give a recording in which somebody speaks")
     return name, io.BytesIO(data)
 
 
-def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
-    """All samples of a sound file as blocks [n, channels] float32, and its rate in Hz."""
+def _file_blocks(name: str, file: BinaryIO, longest: float) -> tuple[list[np.ndarray], int]:
+    """All samples of a sound file, at most `longest` seconds, as blocks [n, channels] float32, and its rate in Hz."""
     import soundfile
 
     data = file.read()
@@ -96,13 +118,13 @@ def _file_blocks(name: str, file: BinaryIO) -> tuple[list[np.ndarray], int]:
             rate, declared = sound.samplerate, sound.frames
             _check_shape(name, rate, sound.channels)
             if declared < 2**62:  # a streamed FLAC does not know its length
-                _check_length(name, declared / rate, shortest=0.0)
+                _check_length(name, declared / rate, 0.0, longest)
             blocks: list[np.ndarray] = []
             count = 0
             while len(block := sound.read(rate, dtype="float32", always_2d=True)):
                 blocks.append(block)
                 count += len(block)
-                _check_length(name, count / rate, shortest=0.0)
+                _check_length(name, count / rate, 0.0, longest)
     except soundfile.LibsndfileError as error:
         raise PromptError(
             f"{name} is not a sound file, or a broken one ({error.error_string}); give wav, flac, ogg, opus or mp3"
@@ -160,8 +182,8 @@ def _check_shape(name: str, rate: int, channels: int) -> None:
         raise PromptError(f"{name} has {channels} channels; 1 to {MAX_CHANNELS} are accepted, mix it down")
 
 
-def _check_length(name: str, seconds: float, shortest: float = SECONDS[0]) -> None:
-    if not shortest <= seconds <= SECONDS[1]:
+def _check_length(name: str, seconds: float, shortest: float = SECONDS[0], longest: float = SECONDS[1]) -> None:
+    if not shortest <= seconds <= longest:
         got = f"{seconds:.2f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
         raise PromptError(
             f"{name} is {got} long; {SECONDS[0]:g} seconds to {SECONDS[1] / 60:g} minutes are accepted, "

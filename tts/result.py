@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -96,12 +96,32 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Audio:
-    """Speech: samples float32 [N] in [-1, 1], sample_rate in Hz, and the report on how it was made."""
+class CopyReport:
+    """How the copy of a recording was made. n_codebooks 0: by the vocoder alone, and there is no bit rate."""
+
+    n_codebooks: int
+    bits_per_second: float | None
+    seconds: float
+    spent_seconds: float
+    real_time_factor: float  # seconds spent for each second of sound
+    stages: Mapping[str, float]
+    model: Model
+
+    def provenance(self) -> dict[str, Any]:
+        """As that of a Report."""
+        return {"generator": "mynah-tts", "model": asdict(self.model), "copy": True, "n_codebooks": self.n_codebooks}
+
+
+Told = TypeVar("Told", Report, CopyReport)
+
+
+@dataclass(frozen=True)
+class Audio(Generic[Told]):
+    """Speech: samples float32 [N] in [-1, 1], sample_rate in Hz, and the report on how it was made or copied."""
 
     samples: np.ndarray
     sample_rate: int
-    report: Report
+    report: Told
 
     @property
     def seconds(self) -> float:
