@@ -23,9 +23,10 @@ PARTS: dict[str, dict[str, str]] = {
         "phones": "tts.duration.phones:PhoneDurations",
     },
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
-    "codec": {"encodec": "tts.codecs.encodec:EncodecCodec"},
+    "codec": {"mel": "tts.codecs.autoencoder:MelCodec", "encodec": "tts.codecs.encodec:EncodecCodec"},
     "vocoder": {
         "vocos": "tts.vocoders.istft:Vocos",
+        "hifigan": "tts.vocoders.hifigan:HifiGan",
         "griffin-lim": "tts.vocoders.griffin_lim:GriffinLim",
         "encodec": "tts.codecs.encodec:EncodecDecoder",
     },
