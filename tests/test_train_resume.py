@@ -30,6 +30,7 @@ LOOP = [f"loop.steps={STEPS}", "loop.warmup=10", "loop.threads=1", "loop.validat
 # of each recipe: its tiny config, and what else makes a resume inexact if it is forgotten
 RECIPES = {
     "asr": ["asr.yaml", "recipe.model.dropout=0.1"],
+    "codec": ["codec.yaml", "recipe.lowpass_share=0.5"],
     "vocoder": ["vocoder.yaml", "recipe.lowpass_share=0.5"],
     "backend": ["flow.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3"],
     "duration": ["duration.yaml"],

@@ -1,4 +1,4 @@
-"""From a config to a training run: `mynah train asr|duration|vocoder|backend CONFIG key=value…`.
+"""From a config to a training run: `mynah train asr|duration|codec|vocoder|backend CONFIG key=value…`.
 
 The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
 `from tts.train.run import train; train("vocoder", "config.json")`.
@@ -22,6 +22,7 @@ from tts.text.tokens import PHONES
 from tts.train.asr import RecognizerRecipe, RecognizerTask
 from tts.train.assemble import note_configs
 from tts.train.backend import BackendRecipe, BackendTask
+from tts.train.codec import CodecRecipe, CodecTask
 from tts.train.data import Corpus
 from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
@@ -62,6 +63,15 @@ class VocoderTraining(Training):
 
 
 @dataclass(frozen=True)
+class CodecTraining(Training):
+    recipe: CodecRecipe = field(default_factory=CodecRecipe)
+    out: Path = Path("runs/codec")
+
+    def task(self) -> Task:
+        return CodecTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
+@dataclass(frozen=True)
 class BackendTraining(Training):
     recipe: BackendRecipe = field(default_factory=BackendRecipe)
     out: Path = Path("runs/backend")
@@ -83,6 +93,7 @@ CONFIG = "config.json"  # in the folder of a run: all values that it was started
 TRAININGS: dict[str, Any] = {
     "asr": RecognizerTraining,
     "duration": DurationTraining,
+    "codec": CodecTraining,
     "vocoder": VocoderTraining,
     "backend": BackendTraining,
 }
