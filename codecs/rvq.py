@@ -4,8 +4,9 @@
         └ - q0 ─┬─► book 1 ─► q1
                 └ - q1 ─► …
 
-The first batches in training pass as they are, so that there is something worth coding; then k-means over one batch starts each
-book on the residuals that the books before it leave. From there the books learn with the rest of the network.
+The first batches in training pass as they are, so that there is something worth coding. During the second half of them one book
+after another is started, by k-means on what the books before it leave of vectors that these have not seen, and follows
+by moving averages. From there on the books learn with the rest of the network.
 Sources: Zeghidour et al. 2021, SoundStream (arXiv:2107.03312): the residual loop, k-means, quantizer dropout; Défossez et
 al. 2022, EnCodec (arXiv:2210.13438): averaged codes, dead ones revived; Kumar et al. 2023, DAC (arXiv:2306.06546): factorised
 codes.
@@ -36,8 +37,8 @@ class RVQConfig:
     code_dim: int = 8  # of factorised codes
     commitment: float = 0.25  # weight of the distance from the encoder's vectors to their codes; the codes' own is 1
     decay: float = 0.99  # of averaged codes, a batch
-    warmup: int = 200  # training batches that pass unquantized before k-means starts the books
-    revive_after: int = 20  # batches in which a code was not used; then it becomes a random vector of the batch
+    warmup: int = 200  # training batches that pass unquantized, one or more for each book
+    revive_below: float = 0.1  # of the mean use: a code used less becomes a random vector of the batch
     dropout: float = 0.5  # share of the rows in training that read fewer codebooks, where the caller draws no number
 
     def __post_init__(self) -> None:
@@ -45,25 +46,24 @@ class RVQConfig:
             raise SettingsError(f"codes must be 'factorised' or 'ema', got {self.codes!r}")
         if min(self.dim, self.codebooks, self.size, self.code_dim) < 1 or self.code_dim > self.dim:
             raise SettingsError("dim, codebooks, size and code_dim must be at least 1, and code_dim at most dim")
+        if self.warmup < self.codebooks:
+            raise SettingsError(f"warmup must be a batch or more for each of {self.codebooks} codebooks, got {self.warmup}")
 
 
 class Book(nn.Module, ABC):
-    """One codebook. Its codes live in D numbers: `down` leads there from the C of the vectors, `up` back."""
+    """One codebook. Its codes live in D numbers: `down` leads there from the C of the vectors, `vectors` back."""
 
     codes: Tensor  # [V, D]
-    idle: Tensor  # [V] int64: training batches since each code was used
+    count: Tensor  # [V] how many vectors of a training batch choose each code, averaged
 
     def __init__(self, config: RVQConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("idle", torch.zeros(config.size, dtype=torch.int64))
+        self.register_buffer("count", torch.ones(config.size))
 
     @abstractmethod
     def forward(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, C] and which of its frames are real [B, T] to vectors [B, T, C], codes [B, T] and a loss.
-
-        In training, the real frames move averaged codes and are noted as use.
-        """
+        """x [B, T, C], its real frames [B, T] -> vectors [B, T, C], codes [B, T], and a loss over the real frames."""
 
     @abstractmethod
     def down(self, x: Tensor) -> Tensor:
@@ -81,14 +81,26 @@ class Book(nn.Module, ABC):
         """Choose the D numbers to suit vectors x [N, C], before k-means; here they are given."""
         return None
 
-    @torch.no_grad()
-    def prepare(self, x: Tensor, starting: bool) -> None:
-        """Before a training batch of vectors x [N, C]: start the codes by k-means, or revive the dead ones."""
-        if starting:
+    def learn(self, x: Tensor, age: int, average: bool) -> Tensor:
+        """Take in the vectors x [N, C] of the book's age-th training batch and give what is left of them [N, C].
+
+        The first starts the codes; later ones revive the dead and, where `average` says so, move the codes towards the means
+        of the vectors that chose them. Not for gradients.
+        """
+        if age == 1:
             self.orient(x)
-            self.kmeans(self.down(x))
-        elif bool((self.idle > self.config.revive_after).any()):
-            self.replace(self.idle > self.config.revive_after, self.down(x))
+        y = self.down(x)  # [N, D]
+        if age == 1:
+            self.kmeans(y)
+        else:
+            self.replace(self.count < self.config.revive_below * self.count.mean(), y)
+        chosen = self.nearest(y)
+        count, total = gather(y, chosen, len(self.codes))
+        share = max(1 / age, 1 - self.config.decay)  # at first the mean of all batches so far
+        self.count.lerp_(count, share)
+        if average:  # sums are count * codes, so that only the counts are kept beside the codes
+            self.codes += share * (total - count[:, None] * self.codes) / self.count[:, None].clamp(min=1e-5)
+        return x - self.vectors()[chosen]
 
     def kmeans(self, x: Tensor, rounds: int = 10) -> None:
         """Lloyd's algorithm over x [N, D] from V of them at random; a code that none chooses becomes another of them."""
@@ -101,14 +113,9 @@ class Book(nn.Module, ABC):
             self.replace(count == 0, x)
 
     def replace(self, dead: Tensor, x: Tensor) -> None:
-        """Codes where dead [V] become random ones of x [N, D], as if just used."""
+        """Codes where dead [V] become random ones of x [N, D], and count as used like any other."""
         self.codes[dead] = x[torch.randint(len(x), (int(dead.sum()),), device=x.device)]
-        self.idle[dead] = 0
-
-    def note(self, chosen: Tensor) -> None:
-        """Codes [N] have been used by a training batch."""
-        used = torch.bincount(chosen, minlength=len(self.codes)) > 0
-        self.idle.add_(1).masked_fill_(used, 0)
+        self.count[dead] = self.count.mean()
 
 
 class FactorisedBook(Book):
@@ -123,14 +130,10 @@ class FactorisedBook(Book):
     def forward(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.down(x)  # [B, T, D]
         chosen = self.nearest(x)
-        if self.training:
-            self.note(chosen[real])
         code = F.embedding(chosen, self.codes)  # [B, T, D]
-        towards_code = distance(x, code.detach(), real)
-        towards_x = distance(x.detach(), code, real)
+        loss = self.config.commitment * distance(x, code.detach(), real) + distance(x.detach(), code, real)
         # DAC hands the gradient to x alone; here the codes have it too, so that a loss on the vectors can teach them.
-        q = self.leave(code + (x - x.detach()))
-        return q, chosen, self.config.commitment * towards_code + towards_x
+        return self.leave(code + (x - x.detach())), chosen, loss
 
     def down(self, x: Tensor) -> Tensor:
         y: Tensor = self.enter(x)
@@ -158,19 +161,13 @@ class FactorisedBook(Book):
 class AveragedBook(Book):
     """Codes that are moving averages of the vectors that chose them, looked up by distance (EnCodec)."""
 
-    count: Tensor  # [V] how many choose each code in a batch, averaged
-
     def __init__(self, config: RVQConfig) -> None:
         super().__init__(config)
         self.register_buffer("codes", torch.randn(config.size, config.dim))
-        self.register_buffer("count", torch.ones(config.size))
 
     def forward(self, x: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         chosen = self.nearest(x)
         code = F.embedding(chosen, self.codes)  # [B, T, C]
-        if self.training:
-            self.note(chosen[real])
-            self.average(x.detach()[real], chosen[real])
         return code, chosen, self.config.commitment * distance(x, code, real)
 
     def down(self, x: Tensor) -> Tensor:
@@ -182,17 +179,6 @@ class AveragedBook(Book):
 
     def vectors(self) -> Tensor:
         return self.codes
-
-    def replace(self, dead: Tensor, x: Tensor) -> None:
-        super().replace(dead, x)
-        self.count[dead] = 1.0
-
-    def average(self, x: Tensor, chosen: Tensor) -> None:
-        """One step of the averages over x [N, C]. Their sums are count * codes, so that only the counts are kept beside."""
-        count, total = gather(x, chosen, len(self.codes))
-        share = 1 - self.config.decay
-        self.count.lerp_(count, share)
-        self.codes += share * (total - count[:, None] * self.codes) / self.count[:, None].clamp(min=1e-5)
 
 
 class ResidualVQ(Quantizer):
@@ -215,29 +201,38 @@ class ResidualVQ(Quantizer):
         K = len(self.books)
         if n_codebooks is None and self.training and self.config.dropout > 0:
             n_codebooks = draw_codebooks(B, K, self.config.dropout, z.device)
-        starting = False
-        if self.training:
-            self.batches += 1
-            if self.batches <= self.config.warmup:
-                return Quantized(z, torch.zeros(B, K, T, dtype=torch.int64, device=z.device), z, {"commit": z.new_zeros(())})
-            starting = bool(self.batches == self.config.warmup + 1)
         real = z.new_ones(B, T, dtype=torch.bool) if lengths is None else frame_mask(lengths, T)
         with torch.autocast(z.device.type, enabled=False):
             left = z.float().transpose(1, 2)  # [B, T, C]
+            if self.training:
+                self._learn(left.detach()[real])
+                if self.batches <= self.config.warmup:
+                    codes = torch.zeros(B, K, T, dtype=torch.int64, device=z.device)
+                    return Quantized(z, codes, z, {"commit": z.new_zeros(())})
             # Averaged codes know no gradient, so it goes around them; factorised books hand it on themselves.
             total = left - left.detach() if self.config.codes == "ema" else torch.zeros_like(left)
-            first, commit, codes = total, z.new_zeros((), dtype=torch.float32), []
+            first, commit, chosen = total, left.new_zeros(()), []
             for k, book in enumerate(self.books):
-                assert isinstance(book, Book)
-                if self.training:
-                    book.prepare(left.detach()[real], starting)
-                q, chosen, loss = book(left, real)
+                q, codes, loss = book(left, real)
                 left = left - q
                 total = total + (q if n_codebooks is None else q * (n_codebooks > k)[:, None, None])
                 first = first + q if k == 0 else first
                 commit = commit + loss / K
-                codes.append(chosen)
-        return Quantized(total.transpose(1, 2), torch.stack(codes, 1), first.transpose(1, 2), {"commit": commit})
+                chosen.append(codes)
+        return Quantized(total.transpose(1, 2), torch.stack(chosen, 1), first.transpose(1, 2), {"commit": commit})
+
+    @torch.no_grad()
+    def _learn(self, x: Tensor) -> None:
+        """Hand a batch of vectors x [N, C] from book to book; each gets its first one in the second half of the warmup."""
+        self.batches += 1
+        K, warmup, now = len(self.books), self.config.warmup, int(self.batches)
+        lesson = max(1, warmup // (2 * K))  # batches that a book has before the next one is started
+        for k, book in enumerate(self.books):
+            age = now - (warmup - (K - k) * lesson)
+            if age < 1:
+                return
+            assert isinstance(book, Book)
+            x = book.learn(x, age, average=self.config.codes == "ema" or now <= warmup)
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
