@@ -1,15 +1,20 @@
 """The vocoder's recipe: losses that are zero only where sounds are equal, pure batches, and a loss that falls."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tts.codecs.autoencoder import MelCodec, MelCodecConfig
+from tts.codecs.rvq import RVQConfig
 from tts.vocoders.istft import VocosConfig
 
-from tts.audio import MelRecipe
+from tts.audio import MelRecipe, log_mel
 from tts.errors import SettingsError
+from tts.train.assemble import note_configs
 from tts.train.losses import SpectralLoss, SpectralLossConfig, mel_triangles
+from tts.train.state import Ema, save_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
 
 LOSS = SpectralLossConfig(windows=(256, 64, 32), bands=(20, 8, 4))
@@ -117,3 +122,25 @@ def test_training_lowers_the_loss():
     after = recipe.validate()
     assert after["loss"] < 0.8 * before["loss"], (before, after)
     assert after["mel_l1"] < 0.8 * before["mel_l1"], (before, after)
+
+
+def test_some_crops_are_heard_as_the_codec_restores_them(tmp_path):
+    model = MelCodecConfig(mel=MEL, dim=8, hidden=8, rvq=RVQConfig(dim=8, codebooks=2, size=4, code_dim=2))
+    run = tmp_path / "codec"
+    torch.manual_seed(0)
+    codec = MelCodec(model)
+    note_configs(run, {"codec": codec})
+    save_checkpoint(run, 0, 0.0, {"codec": codec}, Ema({"codec": codec}), {}, {})
+    copied = replace(RECIPE, codec=run, codec_share=1.0, lowpass_share=0.0)
+    half = VocoderTask(replace(copied, codec_share=0.5), Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    task = VocoderTask(copied, Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    real = VocoderTask(replace(copied, codec_share=0.0), Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    mixed = set()
+    for step in range(6):
+        truth, batch = real.batch(step), task.batch(step)
+        torch.testing.assert_close(truth["mel"], log_mel(batch["samples"], MEL))
+        copies = torch.stack([task.copied(truth["mel"], n) for n in (1, 2)])  # [n, B, bands, T]
+        assert torch.isclose(copies, batch["mel"], atol=1e-5).flatten(2).all(-1).any(0).all()
+        mixed |= set((half.batch(step)["mel"] == truth["mel"]).flatten(1).all(1).tolist())
+    assert mixed == {True, False}
+    assert "codec" not in task.modules()

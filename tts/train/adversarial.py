@@ -21,7 +21,8 @@ class AdversarialConfig:
     """How much the judges are heard."""
 
     judges: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
-    weight: float = 1.0  # length of the judges' gradient beside the spectral loss's of 1; 0: there are no judges
+    weight: float = 0.02  # length of the judges' gradient beside the spectral loss's of 1; 0: there are no judges
+    lr: float = 2.0  # of the judges, times the loop's
     matching: float = 2.0  # of feature matching beside the hinge, within the judges' gradient
     after: int = 200  # steps in which the judges learn and are not heard yet
 

@@ -97,11 +97,11 @@ def put_together(
     return system
 
 
-def find_recognizer(source: str | PathLike[str]) -> Any:
-    """The recognizer of a system (a name or a folder), or of a training run. Raises CheckpointError."""
+def find_part(role: str, kind: str, source: str | PathLike[str]) -> Any:
+    """A part of a system (a name or a folder), or, as registry's `kind`, that of a training run. Raises CheckpointError."""
     if not (Path(source) / MODEL).is_file():
-        return load(weights.find(source)).build("recognizer")
-    config = json.loads((Path(source) / MODEL).read_text("utf-8"))["recognizer"]
-    recognizer = registry.build("recognizer", "ctc", config)
-    fill(recognizer, export(Path(source))["recognizer"], f"the recognizer of {source}")
-    return recognizer
+        return load(weights.find(source)).build(role)
+    config = json.loads((Path(source) / MODEL).read_text("utf-8"))[role]
+    part = registry.build(role, kind, config)
+    fill(part, export(Path(source))[role], f"the {role} of {source}")
+    return part

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from torch.optim import Optimizer
 
 from tts.audio import log_mel
 from tts.errors import SettingsError
+from tts.frames import Frames, check_fit
 from tts.train.adversarial import AdversarialConfig, play
+from tts.train.assemble import find_part
 from tts.train.augment import lowpass
 from tts.train.data import Corpus
 from tts.train.discriminators import Discriminators
@@ -38,6 +41,8 @@ class VocoderRecipe:
     gain_db: float = 6.0  # the level of each crop is changed by up to this much, up or down
     lowpass_share: float = 0.1  # of the crops are low-passed, input and target alike
     lowpass_hz: tuple[float, float] = (3_000.0, 7_000.0)
+    codec: Path | None = None  # a codec's run or a system: some crops are heard as it restores their mels
+    codec_share: float = 0.5  # of the crops, each with 1 to all codebooks
     valid_crops: int = 32
     seed: int = 0
 
@@ -60,6 +65,9 @@ class VocoderTask(Task):
         torch.manual_seed(recipe.seed)
         self.vocoder = Vocos(recipe.model)
         self.spectral = SpectralLoss(recipe.loss)
+        self.codec = None if recipe.codec is None else find_part("codec", "mel", recipe.codec)
+        if self.codec is not None:
+            check_fit("the codec", self.codec.embeds, "the vocoder", self.mel.spec)
         self.judges = Discriminators(recipe.adversarial.judges) if recipe.adversarial.weight else None
         fit = self._long_enough(valid)
         chosen = [fit[int(k)] for k in np.linspace(0, len(fit) - 1, min(recipe.valid_crops, len(fit)))]
@@ -76,8 +84,11 @@ class VocoderTask(Task):
 
     def optimizers(self, config: LoopConfig) -> dict[str, Optimizer]:
         """One for the generator, one for its judges."""
-        names = {"vocoder": "model", "judges": "judges"}
-        return {names[name]: adamw(list(module.parameters()), config) for name, module in self.modules().items()}
+        found = {"model": adamw(list(self.vocoder.parameters()), config)}
+        if self.judges is not None:
+            faster = replace(config, lr=self.recipe.adversarial.lr * config.lr)
+            found["judges"] = adamw(list(self.judges.parameters()), faster)
+        return found
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The crops of a step, a pure function of (seed, step): samples [B, N] and their mel [B, bands, T]."""
@@ -94,7 +105,18 @@ class VocoderTask(Task):
         samples = samples / samples.abs().amax(1, keepdim=True).clamp(min=1)  # what would clip is made as loud as can be
         for b in np.flatnonzero(random.random(len(rows)) < recipe.lowpass_share):
             samples[b] = lowpass(samples[b], random.uniform(*recipe.lowpass_hz), self.mel.sample_rate)
-        return {"samples": samples, "mel": log_mel(samples, self.mel)}
+        mel = log_mel(samples, self.mel)
+        if self.codec is not None:
+            K = self.codec.emits.width
+            books = np.where(random.random(len(rows)) < recipe.codec_share, random.integers(1, K + 1, len(rows)), 0)
+            for n in np.unique(books[books > 0]).tolist():
+                mel[books == n] = self.copied(mel[books == n], n)
+        return {"samples": samples, "mel": mel}
+
+    def copied(self, mel: Tensor, n_codebooks: int) -> Tensor:
+        """Mels [B, bands, T] as the codec restores them."""
+        frames = Frames(mel, torch.full((len(mel),), mel.shape[2]), self.mel.spec)
+        return self.codec.embed(self.codec.encode_frames(frames), n_codebooks).data[..., : mel.shape[2]]
 
     def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Spectral losses of the copy; "loss" is the one to minimise."""
