@@ -12,6 +12,7 @@ from tts.vocoders.istft import VocosConfig
 
 from tts.audio import MelRecipe, log_mel
 from tts.errors import SettingsError
+from tts.train.adversarial import AdversarialConfig
 from tts.train.assemble import note_configs
 from tts.train.losses import SpectralLoss, SpectralLossConfig, mel_triangles
 from tts.train.state import Ema, save_checkpoint
@@ -144,3 +145,14 @@ def test_some_crops_are_heard_as_the_codec_restores_them(tmp_path):
         mixed |= set((half.batch(step)["mel"] == truth["mel"]).flatten(1).all(1).tolist())
     assert mixed == {True, False}
     assert "codec" not in task.modules()
+
+
+def test_margins_are_seen_and_not_heard():
+    recipe = replace(RECIPE, margin_frames=2, adversarial=AdversarialConfig(weight=0.0))
+    task = VocoderTask(recipe, Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    batch = task.batch(0)
+    noisy = {**batch, "samples": batch["samples"].clone()}
+    noisy["samples"][:, :160] = noisy["samples"][:, -160:] = 1.0
+    assert torch.equal(task.loss(batch, 0)["loss"], task.loss(noisy, 0)["loss"])
+    noisy["samples"][:, 160] = 1.0
+    assert not torch.equal(task.loss(batch, 0)["loss"], task.loss(noisy, 0)["loss"])

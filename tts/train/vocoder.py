@@ -38,6 +38,7 @@ class VocoderRecipe:
     exclude: tuple[str, ...] = ("librispeech-dev-clean",)
     batch_size: int = 16  # crops a step
     crop_frames: int = 50
+    margin_frames: int = 0  # at both ends of a crop, which the generator sees and no loss hears: they lack their neighbours
     gain_db: float = 6.0  # the level of each crop is changed by up to this much, up or down
     lowpass_share: float = 0.1  # of the crops are low-passed, input and target alike
     lowpass_hz: tuple[float, float] = (3_000.0, 7_000.0)
@@ -118,20 +119,26 @@ class VocoderTask(Task):
         frames = Frames(mel, torch.full((len(mel),), mel.shape[2]), self.mel.spec)
         return self.codec.embed(self.codec.encode_frames(frames), n_codebooks).data[..., : mel.shape[2]]
 
+    def inner(self, samples: Tensor) -> Tensor:
+        """Samples [B, N] of a crop without its margins."""
+        margin = self.recipe.margin_frames * self.mel.hop
+        return samples[:, margin : samples.shape[1] - margin]
+
     def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         """Spectral losses of the copy; "loss" is the one to minimise."""
         device = next(self.vocoder.parameters()).device
-        terms = self.spectral(self.vocoder(batch["mel"].to(device)), batch["samples"].to(device))
+        made, real = self.inner(self.vocoder(batch["mel"].to(device))), self.inner(batch["samples"].to(device))
+        terms = self.spectral(made, real)
         return {"loss": terms.pop("total"), **terms}
 
     def update(self, batch: Mapping[str, Tensor], step: int, minimise: Minimise) -> Mapping[str, Tensor]:
         """With judges, a turn of each side; without, the spectral loss alone."""
         if self.judges is None:
             return super().update(batch, step, minimise)
-        made = self.vocoder(batch["mel"])
-        terms = self.spectral(made, batch["samples"])
+        made, real = self.inner(self.vocoder(batch["mel"])), self.inner(batch["samples"])
+        terms = self.spectral(made, real)
         spectral = terms.pop("total")
-        loss, told = play(self.judges, self.recipe.adversarial, made, batch["samples"], spectral, step, minimise)
+        loss, told = play(self.judges, self.recipe.adversarial, made, real, spectral, step, minimise)
         norm = minimise(loss, "model")
         return {"loss": spectral.detach(), **terms, **told, "grad_norm": norm}
 
