@@ -15,17 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tts.codecs.checks import check_codes, check_wave
-from tts.codecs.quantizers import (
-    FSQ,
-    FSQConfig,
-    GroupedFSQ,
-    GroupedFSQConfig,
-    Quantized,
-    Quantizer,
-    ScalarConfig,
-    ScalarQuantizer,
-)
-from tts.codecs.rvq import ResidualVQ, RVQConfig
+from tts.codecs.choice import QuantizerChoice, make_quantizer
+from tts.codecs.quantizers import Quantized
 
 from tts.audio import MelEncoder, MelRecipe
 from tts.errors import InputError, SettingsError
@@ -35,8 +26,8 @@ KERNEL = 7  # frames, of every convolution over time
 
 
 @dataclass(frozen=True)
-class MelCodecConfig:
-    """The codec's sizes. Of the four quantizers' configs the one that `quantizer` names is used."""
+class MelCodecConfig(QuantizerChoice):
+    """The codec's sizes, beside the choice of its quantizer."""
 
     mel: MelRecipe = field(default_factory=MelRecipe)
     mel_mean: float = 0.0  # mels are normalised by these inside
@@ -46,30 +37,11 @@ class MelCodecConfig:
     hidden: int = 768
     encoder_layers: tuple[int, int] = (1, 4)  # blocks at the rate of the mel, blocks at the rate of the codes
     decoder_layers: tuple[int, int] = (2, 4)  # the same
-    quantizer: str = "rvq"  # or "gfsq", "fsq", "scalar"
-    rvq: RVQConfig = field(default_factory=RVQConfig)
-    gfsq: GroupedFSQConfig = field(default_factory=GroupedFSQConfig)
-    fsq: FSQConfig = field(default_factory=FSQConfig)
-    scalar: ScalarConfig = field(default_factory=ScalarConfig)
 
     def __post_init__(self) -> None:
-        if self.quantizer not in ("rvq", "gfsq", "fsq", "scalar"):
-            raise SettingsError(f"quantizer must be one of rvq, gfsq, fsq, scalar, got {self.quantizer!r}")
+        super().__post_init__()
         if self.stride < 1:
             raise SettingsError(f"stride must be at least 1, got {self.stride}")
-
-
-def make_quantizer(config: MelCodecConfig) -> Quantizer:
-    """The quantizer that a config names."""
-    match config.quantizer:
-        case "rvq":
-            return ResidualVQ(config.rvq)
-        case "gfsq":
-            return GroupedFSQ(config.gfsq)
-        case "fsq":
-            return FSQ(config.fsq)
-        case _:
-            return ScalarQuantizer(config.scalar)
 
 
 class Block(nn.Module):

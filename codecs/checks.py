@@ -23,7 +23,7 @@ def check_codes(codes: Frames, spec: FrameSpec, n_codebooks: int | None = None) 
         FitError: codes of another K, V, rate or flavour. SettingsError: n_codebooks outside 1..K.
         InputError: a row without frames, or a code outside [0, V).
     """
-    check_fit("these codes", codes.spec, "the codec", spec)
+    check_fit("this stream of codes", codes.spec, "the codec", spec)
     K = spec.width
     n = K if n_codebooks is None else n_codebooks
     if not 1 <= n <= K:

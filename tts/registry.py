@@ -23,11 +23,16 @@ PARTS: dict[str, dict[str, str]] = {
         "phones": "tts.duration.phones:PhoneDurations",
     },
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
-    "codec": {"mel": "tts.codecs.autoencoder:MelCodec", "encodec": "tts.codecs.encodec:EncodecCodec"},
+    "codec": {
+        "mel": "tts.codecs.autoencoder:MelCodec",
+        "waveform": "tts.codecs.waveform:WaveCodec",
+        "encodec": "tts.codecs.encodec:EncodecCodec",
+    },
     "vocoder": {
         "vocos": "tts.vocoders.istft:Vocos",
         "hifigan": "tts.vocoders.hifigan:HifiGan",
         "griffin-lim": "tts.vocoders.griffin_lim:GriffinLim",
+        "waveform": "tts.codecs.waveform:WaveDecoder",
         "encodec": "tts.codecs.encodec:EncodecDecoder",
     },
 }
