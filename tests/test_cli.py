@@ -90,9 +90,42 @@ def test_a_system_that_is_not_there_is_one_sentence(mynah, tmp_path):
     assert code == 2 and "there is no system 'base-xx'" in complained
 
 
+def test_reconstruct_writes_a_copy_and_tells_about_it(mynah, tiny_folder, recording, tmp_path):
+    for words, told_of in (
+        ((), "8 codebooks, 0.80 kbit/s"),
+        (("--n-codebooks", 3), "3 codebooks"),
+        (("--n-codebooks", 0), "vocoder alone"),
+    ):
+        out = tmp_path / "copy.flac"
+        code, told, complained = mynah("reconstruct", recording, out, "--system", tiny_folder, *words)
+        assert code == 0 and complained == "" and f"{out}: 3.00 s, made in" in told and "RTF" in told and told_of in told
+        assert soundfile.info(out).frames == soundfile.info(recording).frames
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{me}", "a.wav", "--n-codebooks", "9"], "n_codebooks must be 1..8, or 0 for the vocoder alone, got 9"),
+        (["missing.wav", "a.wav"], "missing.wav does not exist"),
+        (["{none}", "a.wav"], "holds no samples"),
+        (["{me}", "a.xyz"], "must end in one of .wav"),
+    ],
+)
+def test_what_cannot_be_reconstructed_is_one_sentence(mynah, tiny_folder, recording, tmp_path, monkeypatch, words, says):
+    monkeypatch.chdir(tmp_path)
+    none = recording.parent / "none.wav"
+    soundfile.write(none, [], 16_000)
+    words = [word.format(me=recording, none=none) for word in words]
+    code, told, complained = mynah("reconstruct", *words, "--system", tiny_folder)
+    assert code == 2 and told == "" and list(tmp_path.iterdir()) == []
+    assert complained.startswith("mynah: ") and complained.count("\n") == 1 and says in complained
+
+
 def test_help_and_version_are_there_at_once(mynah):
     code, told, _ = mynah("--help")
-    assert code == 0 and all(name in told for name in ("say", "prepare", "align", "train", "assemble", "eval", "version"))
+    assert code == 0 and all(
+        name in told for name in ("say", "reconstruct", "prepare", "align", "train", "assemble", "eval", "version")
+    )
     code, told, _ = mynah("version")
     assert code == 0 and told.startswith("mynah-tts 0.")
 
@@ -162,3 +195,23 @@ def test_eval_hands_over_the_system_with_its_own_ears(mynah, tiny_folder, tmp_pa
     assert code == 0, complained
     assert asked["seed"] == 4 and asked["settings"] == {"steps": 2, "solver": "midpoint"} and asked["errors"][1] == 3
     assert "boot" in told  # the table, however narrow the terminal
+
+
+def test_eval_of_copies_hands_over_the_parts_and_speaks_nothing(mynah, tiny_folder, tmp_path, monkeypatch):
+    asked = {}
+
+    def copy(encoder, vocoder, items, folder, meters, codec, n_codebooks, seed):
+        asked.update(rate=vocoder.sample_rate, ids=[item.id for item in items], K=codec.emits.width, n=n_codebooks)
+        return {"rows": {}, "interval": "95 % bootstrap"}
+
+    monkeypatch.setattr("tts.eval.codec.copy_synthesis", copy)
+    monkeypatch.setattr("tts.eval.run.run", None)
+    soundfile.write(tmp_path / "a.wav", speech(1.0), 16_000)
+    (tmp_path / "p.tsv").write_text("id\tprompt\ttext\trecording\none\ta.wav\tOne.\ta.wav\n")
+    words = ("eval", "--protocol", tmp_path / "p.tsv", "--out", tmp_path / "e", "--system", tiny_folder)
+    code, _, complained = mynah(*words, "--copies", "--n-codebooks", 0, "--n-codebooks", 4)
+    assert code == 0, complained
+    assert asked == {"rate": 16_000, "ids": ["one"], "K": 8, "n": [0, 4]}
+    for wrong in (("--copies", "--set", "steps=2"), ("--n-codebooks", 4)):
+        code, _, complained = mynah(*words, *wrong)
+        assert code == 2 and "--copies, which speaks nothing" in complained

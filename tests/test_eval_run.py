@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
-from tts.audio import MelEncoder
-from tts.errors import FitError, InputError, SettingsError, TextError
-from tts.eval.codec import copy_of, copy_synthesis
+from tts.errors import SettingsError, TextError
 from tts.eval.measures import Clip, Meters, measure, read_clip, speech_extent
 from tts.eval.plots import worst
-from tts.eval.protocols import Item, read_protocol, write_protocol
+from tts.eval.protocols import Item, write_protocol
 from tts.eval.run import run
-from tts.frames import Frames, FrameSpec, Wave
 
 RATE = 16_000
 
@@ -155,44 +151,3 @@ def test_clips_are_read_at_16_khz_in_mono_even_when_empty(tmp_path: Path) -> Non
 def test_worst_items_come_first_and_ties_keep_their_order() -> None:
     items = [{"id": i, "utterance_wer": w} for i, w in enumerate([0.1, 0.9, None, 0.9, 0.5])]
     assert [item["id"] for item in worst(items, 3)] == [1, 3, 4]
-
-
-class Repeats:
-    """A "vocoder" that remembers what went in: copy synthesis through it is the identity."""
-
-    context = (0, 0)
-    sample_rate = RATE
-
-    def __init__(self) -> None:
-        self.accepts = MelEncoder().emits
-        self.emits = self.accepts
-        self.heard: list[Wave] = []
-
-    def encode(self, wave: Wave) -> Frames:
-        self.heard.append(wave)
-        return MelEncoder().encode(wave)
-
-    def decode(self, frames: Frames) -> Wave:
-        assert frames.data.shape[2] == -(-self.heard[-1].samples.shape[1] // 320)
-        return self.heard[-1]
-
-
-def test_copy_synthesis_of_the_identity_equals_the_recording(protocol: Path, tmp_path: Path) -> None:
-    pytest.importorskip("pesq")
-    pytest.importorskip("pystoi")
-    parts = Repeats()
-    recording = tone(1.0)[:-7]
-    assert torch.equal(torch.from_numpy(copy_of(recording, parts, parts)), torch.from_numpy(recording))
-    report = copy_synthesis(parts, parts, read_protocol(protocol), tmp_path / "copies", METERS)
-    figures = {name: figure["value"] for name, figure in report["rows"]["copies"]["metrics"].items()}
-    assert figures["stoi"] == pytest.approx(1.0, abs=1e-3) and figures["sim"] == pytest.approx(1.0)
-    assert (tmp_path / "copies/copies/one.wav").exists() and (tmp_path / "copies/report.json").exists()
-
-
-def test_copy_synthesis_refuses_parts_that_do_not_fit_and_protocols_without_recordings(protocol: Path) -> None:
-    parts, other = Repeats(), Repeats()
-    other.accepts = FrameSpec("mel", 100, parts.accepts.rate)
-    with pytest.raises(FitError, match="width: 80 against 100"):
-        copy_synthesis(parts, other, read_protocol(protocol), meters=METERS)
-    with pytest.raises(InputError, match="no item has a recording"):
-        copy_synthesis(parts, parts, read_protocol(protocol)[1:], meters=METERS)

@@ -1,4 +1,4 @@
-"""The command line: mynah say, prepare, align, merge, train, assemble, eval, version. An error is a sentence, exit code 2."""
+"""The command line: mynah say, reconstruct, eval, version, and what it takes to train. An error is a sentence, exit code 2."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ System = Annotated[str, typer.Option(help="A system that comes with the package,
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the backend, steps=8.")]
 Seed = Annotated[int, typer.Option(help="Another seed says the same in another way.")]
 Backend = Annotated[str, typer.Option(help="The backend that speaks.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over those of the config.")]
 
 
@@ -56,7 +57,7 @@ def say(
     check: Annotated[bool, typer.Option(help="Let the recognizer listen, and try again what was not said.")] = True,
     settings: Settings = None,
     system: System = "base-en",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Speak a text in the voice of a recording."""
     _check_writable(out)
@@ -77,6 +78,28 @@ def say(
         errors.print(f"[yellow]warning:[/] {_plain(warning)}")
     report = audio.report
     typer.echo(f"{path}: {report.seconds:.2f} s, made in {report.spent_seconds:.2f} s (RTF {report.real_time_factor:.2f})")
+
+
+@app.command()
+def reconstruct(
+    recording: Annotated[str, typer.Argument(help="A sound file of any length.")],
+    out: Annotated[Path, typer.Argument(help="Where the copy goes: .wav, .flac, .ogg, .opus or .mp3.")],
+    n_codebooks: Annotated[
+        int | None, typer.Option(help="How many of the codec's codebooks; all, if not given. 0: the vocoder alone.")
+    ] = None,
+    system: System = "base-en",
+    device: Device = "cpu",
+) -> None:
+    """Copy a recording through codec and vocoder: what the best of backends could sound like."""
+    _check_writable(out)
+    from tts.pipeline import Synthesizer
+
+    audio = Synthesizer.from_pretrained(system, device).reconstruct(recording, n_codebooks)
+    path, report = audio.save(out), audio.report
+    bits = report.bits_per_second
+    through = "vocoder alone" if bits is None else f"{report.n_codebooks} codebooks, {bits / 1000:.2f} kbit/s"
+    took = f"{report.seconds:.2f} s, made in {report.spent_seconds:.2f} s (RTF {report.real_time_factor:.3f})"
+    typer.echo(f"{path}: {took}, {through}")
 
 
 @app.command()
@@ -111,9 +134,9 @@ def align(
         typer.echo(f"{corpus}: aligned {bootstrap_corpus(corpus)}")
         return
     from tts.train.alignment import align_corpus
-    from tts.train.assemble import find_recognizer
+    from tts.train.assemble import find_part
 
-    found = align_corpus(find_recognizer(recognizer), corpus)
+    found = align_corpus(find_part("recognizer", "ctc", recognizer), corpus)
     typer.echo(f"{corpus}: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}")
 
 
@@ -134,7 +157,7 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, vocoder or backend.")],
+    what: Annotated[str, typer.Argument(help="asr, duration, codec, vocoder or backend.")],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:
@@ -173,11 +196,19 @@ def evaluate(
     backend: Backend = "flow",
     seed: Seed = 0,
     settings: Settings = None,
+    copies: Annotated[bool, typer.Option("--copies", help="Copy the recordings, by vocoder and codec; speak nothing.")] = False,
+    n_codebooks: Annotated[
+        list[int] | None, typer.Option(help="With --copies: how many codebooks, a row each; 0 is the vocoder alone.")
+    ] = None,
 ) -> None:
-    """Speak a protocol with the check off and on, and measure words, phones, voices, quality and speed."""
+    """Speak a protocol with the check off and on, or copy it, and measure words, phones, voices, quality and speed."""
     chosen = _settings(settings)
+    if (chosen and copies) or (n_codebooks and not copies):
+        raise SettingsError("--set is for speaking and --n-codebooks for --copies, which speaks nothing; give one or the other")
+    from tts.eval.codec import codebook_table, copy_synthesis
     from tts.eval.measures import Meters
     from tts.eval.phones import PhoneEars
+    from tts.eval.protocols import read_protocol
     from tts.eval.report import table
     from tts.eval.run import run
     from tts.pipeline import Synthesizer
@@ -186,8 +217,14 @@ def evaluate(
     parts = synthesizer.parts
     ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)
     meters = Meters(phones=ears.errors, align=ears.align)
-    report = run(protocol, synthesizer, out, meters, backend=backend, seed=seed, settings=chosen)
+    if copies:
+        items = read_protocol(protocol)
+        report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
+    else:
+        report = run(protocol, synthesizer, out, meters, backend=backend, seed=seed, settings=chosen)
     Console().print(table(report))
+    if "codec" in report:
+        Console().print(codebook_table(report))
 
 
 @app.command()

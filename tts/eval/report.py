@@ -40,6 +40,8 @@ METRICS = (
     Metric("pesq", "PESQ-wb", "pesq"),
     Metric("stoi", "STOI", "stoi"),
     Metric("rtf", "RTF, prompt encoded anew", "spent_seconds", "seconds"),
+    Metric("codec_rtf", "RTF, codec there and back", "codec_seconds", "seconds"),
+    Metric("vocoder_rtf", "RTF, vocoder", "vocoder_seconds", "seconds"),
     Metric("filled", "speech / plan", "filled", percent=True),
     Metric("well_filled", "speech fills 70-100 %", "well_filled", percent=True),
     Metric("aligned", "all phones aligned", "aligned", percent=True),
@@ -139,6 +141,9 @@ def table(report: Mapping[str, Any]) -> Table:
     ratios = [row.get("wer_times_human") for row in rows.values()]
     if any(ratios):
         drawn.add_row("WER, times that of recordings", *(_figure(ratio) for ratio in ratios))
+    rates = [row.get("bits_per_second") for row in rows.values()]
+    if any(rates):
+        drawn.add_row("kbit/s", *("" if rate is None else f"{rate / 1000:.2f}" for rate in rates))
     return drawn
 
 
