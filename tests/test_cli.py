@@ -142,7 +142,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
-    """prepare, align, train each part for two steps, assemble, speak: the way of the tiny configs."""
+    """prepare, align, train each part for two steps, assemble, speak, copy: the way of the tiny configs."""
     corpus = tmp_path / "corpus"
     rows = ["path\tspeaker\ttext"]
     for number in range(3):
@@ -161,15 +161,18 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     asr = train("asr", "asr.yaml")
     code, told, complained = mynah("align", corpus, "--recognizer", asr)
     assert code == 0 and "aligned 3" in told, complained
+    codec = train("codec", "codec.yaml")
     vocoder = train("vocoder", "vocoder.yaml")
     flow = train("backend", "flow.yaml", "loop.steps=2", "recipe.min_score=-99")
     duration = train("duration", "duration.yaml", "recipe.min_score=-99")
     system = ROOT / "configs/base-en.yaml"
-    runs = [f"recognizer={asr}", f"vocoder={vocoder}", f"backend.flow={flow}", f"duration={duration}"]
+    runs = [f"recognizer={asr}", f"codec={codec}", f"vocoder={vocoder}", f"backend.flow={flow}", f"duration={duration}"]
     code, _, complained = mynah("assemble", system, tmp_path / "system", *runs)
     assert code == 0, complained
     words = ["--system", tmp_path / "system", "--prompt", tmp_path / "0.wav", "--out", tmp_path / "a.wav", "--set", "steps=1"]
     assert mynah("say", "One and two.", *words)[0] == 0
+    code, told, complained = mynah("reconstruct", tmp_path / "0.wav", tmp_path / "copy.wav", "--system", tmp_path / "system")
+    assert code == 0 and "2 codebooks, 0.15 kbit/s" in told, complained
     runs = runs[:-1]  # and with the rule that needs no training
     ruled = tmp_path / "ruled.yaml"
     ruled.write_text(system.read_text().replace("type: phones}\n  backend", "type: prompt-rate}\n  backend"))
