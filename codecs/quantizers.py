@@ -75,16 +75,15 @@ class Quantizer(nn.Module, ABC):
 
 
 class Grid(Quantizer):
-    """`groups` codebooks, each of prod(levels) codes: every code is one choice of a level for each of len(levels) numbers.
+    """`groups` codebooks, each of prod(levels) codes: a code is the choice of one level for each of len(levels) numbers.
 
-    Of L levels the numbers are -1 … 1 in equal steps where L is odd, and -1 … 1 - 2 / L where it is even.
+    L levels are -1 … 1 in equal steps. FSQ's paper moves an even number of them by half a step, so that 0 is one of them;
+    not here, where the levels are as they are for odd ones, and two of them are -1 and 1.
     """
 
     table: Tensor  # [V, D] the numbers of each code of one group
     radix: Tensor  # [D] int64
-    below: Tensor  # [D] steps from 0 to -1
-    reach: Tensor  # [D] steps that tanh may go to either side
-    offset: Tensor  # [D] an even number of levels, such as -4 … 3, lies half a step below that interval
+    steps: Tensor  # [D] from one end to the other, L - 1
 
     def __init__(self, levels: tuple[int, ...], groups: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
@@ -93,47 +92,37 @@ class Grid(Quantizer):
         D, V = len(levels), math.prod(levels)
         self.sizes, self.dim, self.dropout = (V,) * groups, D * groups, dropout
         radix = torch.tensor([math.prod(levels[:d]) for d in range(D)])
-        below = torch.tensor([L // 2 for L in levels])
         digits = torch.arange(V)[:, None] // radix % torch.tensor(levels)  # [V, D]
-        odd = torch.tensor([L % 2 for L in levels])
-        # Slightly beyond the last step where L is even, or of two levels the upper one would never be reached.
-        reach = (torch.tensor(levels) - 1) / 2 * torch.where(odd == 1, 1.0, 1.001)
-        for name, value in (
-            ("table", (digits - below) / below),
-            ("radix", radix),
-            ("below", below.float()),
-            ("reach", reach),
-            ("offset", 0.5 * (1 - odd)),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        steps = torch.tensor(levels) - 1
+        self.register_buffer("table", 2 * digits / steps - 1, persistent=False)
+        self.register_buffer("radix", radix, persistent=False)
+        self.register_buffer("steps", steps.float(), persistent=False)
 
     def forward(self, z: Tensor, lengths: Tensor | None = None, n_codebooks: Tensor | None = None) -> Quantized:
-        steps, bounded = self._round(z)
-        values = ((steps + (bounded - bounded.detach())) / self.below).flatten(2)  # [B, T, C]
-        B, _, C = values.shape
-        K = len(self.sizes)
+        bounded, digits = self._round(z)
+        B, _, K, _ = bounded.shape
+        values = 2 * digits / self.steps - 1 + (bounded - bounded.detach())  # [B, T, K, D]
         if n_codebooks is None and self.training and self.dropout > 0:
             n_codebooks = draw_codebooks(B, K, self.dropout, z.device)
-        group = torch.arange(K, device=z.device).repeat_interleave(C // K)  # [C]
-        read = values if n_codebooks is None else values * (group < n_codebooks[:, None])[:, None]
-        return Quantized(read.transpose(1, 2), self._codes(steps), (values * (group == 0)).transpose(1, 2))
+        book = torch.arange(K, device=z.device)[:, None]  # [K, 1]
+        read = values if n_codebooks is None else values * (book < n_codebooks[:, None, None, None])
+        first = values * (book == 0)
+        return Quantized(read.flatten(2).transpose(1, 2), self._codes(digits), first.flatten(2).transpose(1, 2))
 
     def encode(self, z: Tensor) -> Tensor:
-        return self._codes(self._round(z)[0])
+        return self._codes(self._round(z)[1])
 
     def vectors(self, k: int) -> Tensor:
         D, K = len(self.radix), len(self.sizes)
         return F.pad(self.table, (k * D, (K - 1 - k) * D))
 
     def _round(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """z [B, C, T] to whole steps and what they were before rounding, [B, T, K, D] both."""
-        grouped = z.float().transpose(1, 2).unflatten(2, (len(self.sizes), -1))  # [B, T, K, D]
-        shift = torch.atanh(self.offset / self.reach)  # so that z = 0 is the middle of the step 0
-        bounded = torch.tanh(grouped + shift) * self.reach - self.offset
-        return bounded.round().detach(), bounded
+        """z [B, C, T] to numbers in -1 … 1 and the digits 0 … L - 1 of the levels next to them, [B, T, K, D] both."""
+        bounded = torch.tanh(z.float()).transpose(1, 2).unflatten(2, (len(self.sizes), -1))
+        return bounded, ((bounded.detach() + 1) / 2 * self.steps).round()
 
-    def _codes(self, steps: Tensor) -> Tensor:
-        return ((steps + self.below).long() * self.radix).sum(-1).transpose(1, 2)  # [B, K, T]
+    def _codes(self, digits: Tensor) -> Tensor:
+        return (digits.long() * self.radix).sum(-1).transpose(1, 2)  # [B, K, T]
 
 
 @dataclass(frozen=True)
