@@ -208,10 +208,8 @@ def _renamed(key: str, blocks_a_stage: int) -> str:
         return f"{'first' if match[1] == 'pre' else 'last'}.{match[2]}"
     if match := re.fullmatch(r"(?:ups|upsampler)\.(\d+)\.(\w+)", key):
         return f"stages.{match[1]}.up.{match[2]}"
-    if match := re.fullmatch(
-        r"resblocks\.(\d+)\.convs([12]?)\.(\d+)\.(\w+)", key
-    ):  # convs1 are the dilated ones; type 2: convs
-        stage, block = divmod(int(match[1]), blocks_a_stage)
+    if match := re.fullmatch(r"resblocks\.(\d+)\.convs([12]?)\.(\d+)\.(\w+)", key):
+        stage, block = divmod(int(match[1]), blocks_a_stage)  # convs1 (in type 2: convs) are the dilated ones, convs2 follow
         return f"stages.{stage}.blocks.{block}.layers.{match[3]}.{int(match[2] == '2')}.{match[4]}"
     raise CheckpointError(f"{key!r} is no tensor of a HiFi-GAN generator")
 
