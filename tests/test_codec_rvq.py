@@ -111,7 +111,7 @@ def test_a_dead_code_comes_back_as_a_vector_of_the_batch(codes):
     x = frames(9)
     train_step(q, x)
     down = book.down(x.transpose(1, 2).flatten(0, 1))
-    distance = float((down - book.codes[3]).norm(dim=1).min())
+    distance = float((down - book.codes[3]).detach().norm(dim=1).min())
     assert distance < (0.1 if codes == "ema" else 1e-5)  # an averaged one moves on, by a hundredth, with the same batch
     assert float(book.count[3]) > 0.5 * float(book.count.mean())
 
