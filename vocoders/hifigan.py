@@ -4,7 +4,7 @@
         ─► conv 7 ─► tanh ─► samples [B, N], N = T * (product of all u)
 
 The residual blocks of a stage have kernels of several sizes, to hear several spans of time ("multi-receptive field fusion").
-Most of the work is done at high rates, so on a CPU it is several times slower than Vocos (vocoders/istft.py) of the same size.
+Most of the work is done at high rates, so on a CPU it is some ten times slower than Vocos (vocoders/istft.py) of the same size.
 Source: Kong, Kim & Bae 2020, "HiFi-GAN" (arXiv:2010.05646), section 2.2 and appendix A.1.
 """
 

@@ -67,6 +67,6 @@ def _say(vocoder: Vocoder, held: Tensor, first: int, end: int | None) -> Wave:
     """The samples of frames first to end (None: to the end of the sound) of those held."""
     B, _, T = held.shape
     hop = samples_per_frame(vocoder.sample_rate, vocoder.accepts.rate)
-    whole = vocoder.decode(Frames(held, torch.full((B,), T), vocoder.accepts)).samples
+    whole = vocoder.decode(Frames(held, torch.full((B,), T, device=held.device), vocoder.accepts)).samples
     samples = whole[:, first * hop : None if end is None else end * hop]
-    return Wave(samples, torch.full((B,), samples.shape[-1]), vocoder.sample_rate)
+    return Wave(samples, torch.full((B,), samples.shape[-1], device=held.device), vocoder.sample_rate)
