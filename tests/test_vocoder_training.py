@@ -8,6 +8,7 @@ import pytest
 import torch
 from tts.codecs.autoencoder import MelCodec, MelCodecConfig
 from tts.codecs.rvq import RVQConfig
+from tts.vocoders.hifigan import HifiGan, HifiGanConfig
 from tts.vocoders.istft import VocosConfig
 
 from tts.audio import MelRecipe, log_mel
@@ -156,3 +157,21 @@ def test_margins_are_seen_and_not_heard():
     assert torch.equal(task.loss(batch, 0)["loss"], task.loss(noisy, 0)["loss"])
     noisy["samples"][:, 160] = 1.0
     assert not torch.equal(task.loss(batch, 0)["loss"], task.loss(noisy, 0)["loss"])
+
+
+def test_the_other_generator_learns_by_the_same_recipe():
+    hifigan = HifiGanConfig(
+        mel=MEL,
+        channels=16,
+        upsample_rates=(8, 10),
+        upsample_kernels=(16, 20),
+        resblock_kernels=(3,),
+        resblock_dilations=((1,),),
+    )
+    task = VocoderTask(replace(RECIPE, generator="hifigan", hifigan=hifigan), Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    assert isinstance(task.vocoder, HifiGan)
+    assert torch.isfinite(task.loss(task.batch(0), 0)["loss"])
+    with pytest.raises(SettingsError, match="'vocos' or 'hifigan'"):
+        replace(RECIPE, generator="wavenet")
+    with pytest.raises(SettingsError, match="leave nothing"):
+        replace(RECIPE, margin_frames=5)

@@ -22,6 +22,7 @@ from tts.train.data import Corpus
 from tts.train.discriminators import Discriminators
 from tts.train.loop import LoopConfig, Minimise, Task, adamw
 from tts.train.losses import SpectralLoss, SpectralLossConfig
+from tts.vocoders.hifigan import HifiGan, HifiGanConfig
 from tts.vocoders.istft import Vocos, VocosConfig
 
 
@@ -32,7 +33,9 @@ class VocoderRecipe:
     Corpora in `exclude` are no targets: what came through a low-pass would teach that speech is muffled.
     """
 
+    generator: str = "vocos"  # or "hifigan"; of the two configs the one that it names is used
     model: VocosConfig = field(default_factory=VocosConfig)
+    hifigan: HifiGanConfig = field(default_factory=HifiGanConfig)
     loss: SpectralLossConfig = field(default_factory=SpectralLossConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     exclude: tuple[str, ...] = ("librispeech-dev-clean",)
@@ -47,6 +50,12 @@ class VocoderRecipe:
     valid_crops: int = 32
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.generator not in ("vocos", "hifigan"):
+            raise SettingsError(f"generator must be 'vocos' or 'hifigan', got {self.generator!r}")
+        if 2 * self.margin_frames >= self.crop_frames:
+            raise SettingsError(f"margins of {self.margin_frames} frames leave nothing of a crop of {self.crop_frames}")
+
 
 class VocoderTask(Task):
     """Copy synthesis: the mel of a crop in, the crop out.
@@ -56,7 +65,8 @@ class VocoderTask(Task):
     """
 
     def __init__(self, recipe: VocoderRecipe, train: Corpus, valid: Corpus) -> None:
-        self.recipe, self.train, self.mel = recipe, train, recipe.model.mel
+        self.recipe, self.train = recipe, train
+        self.mel = recipe.model.mel if recipe.generator == "vocos" else recipe.hifigan.mel
         self.crop = recipe.crop_frames * self.mel.hop  # samples
         self.clips = [i for i in self._long_enough(train) if train.items[i].corpus not in recipe.exclude]
         if not self.clips:
@@ -64,7 +74,7 @@ class VocoderTask(Task):
         places = [train.items[i].samples - self.crop + 1 for i in self.clips]
         self.ends = np.cumsum(places)  # so that each place in the corpus is as likely as any other
         torch.manual_seed(recipe.seed)
-        self.vocoder = Vocos(recipe.model)
+        self.vocoder = Vocos(recipe.model) if recipe.generator == "vocos" else HifiGan(recipe.hifigan)
         self.spectral = SpectralLoss(recipe.loss)
         self.codec = None if recipe.codec is None else find_part("codec", "mel", recipe.codec)
         if self.codec is not None:
