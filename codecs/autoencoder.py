@@ -9,6 +9,7 @@ few neighbours only, and a padded row equals the row alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -77,11 +78,8 @@ class MelCodec(nn.Module):
         flavour = f"mel codec, {config.quantizer}, {config.stride} frames a code, of {mel.flavour}"
         self.emits = FrameSpec("codes", len(sizes), mel.rate / config.stride, sizes, flavour)
         fine, coarse = config.decoder_layers
-        reach = coarse * (KERNEL // 2) - (-(fine + 1) * (KERNEL // 2) // config.stride)  # codes
-        self.context = (
-            reach * config.stride,
-            reach * config.stride,
-        )  # mel frames of `embed` that one code may change, each side
+        reach = coarse * (KERNEL // 2) + math.ceil((fine + 1) * (KERNEL // 2) / config.stride)  # codes, to either side
+        self.context = (reach * config.stride, reach * config.stride)
         dim, wide = config.dim, config.stride * config.dim
 
         def blocks(count: int, of: tuple[int, int]) -> nn.ModuleList:

@@ -4,9 +4,9 @@
         └ - q0 ─┬─► book 1 ─► q1
                 └ - q1 ─► …
 
-The first batches in training pass as they are, so that there is something worth coding. During the second half of them one book
-after another is started, by k-means on what the books before it leave of vectors that these have not seen, and follows
-by moving averages. From there on the books learn with the rest of the network.
+The first batches in training pass as they are, so that there is something worth coding. In the second half of them one book
+after another is started, by k-means on what the books before it leave of vectors that these have not seen, and then
+follows by moving averages. From there on the books learn with the rest of the network.
 Sources: Zeghidour et al. 2021, SoundStream (arXiv:2107.03312): the residual loop, k-means, quantizer dropout; Défossez et
 al. 2022, EnCodec (arXiv:2210.13438): averaged codes, dead ones revived; Kumar et al. 2023, DAC (arXiv:2306.06546): factorised
 codes.
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, distributed, nn
 from tts.codecs.quantizers import Quantized, Quantizer, draw_codebooks
 
 from tts.errors import SettingsError
@@ -81,7 +81,7 @@ class Book(nn.Module, ABC):
         """Choose the D numbers to suit vectors x [N, C], before k-means; here they are given."""
         return None
 
-    def learn(self, x: Tensor, age: int, average: bool) -> Tensor:
+    def learn(self, x: Tensor, age: int, average: bool, draw: Generator) -> Tensor:
         """Take in the vectors x [N, C] of the book's age-th training batch and give what is left of them [N, C].
 
         The first starts the codes; later ones revive the dead and, where `average` says so, move the codes towards the means
@@ -91,9 +91,9 @@ class Book(nn.Module, ABC):
             self.orient(x)
         y = self.down(x)  # [N, D]
         if age == 1:
-            self.kmeans(y)
+            self.kmeans(y, draw)
         else:
-            self.replace(self.count < self.config.revive_below * self.count.mean(), y)
+            self.replace(self.count < self.config.revive_below * self.count.mean(), y, draw)
         chosen = self.nearest(y)
         count, total = gather(y, chosen, len(self.codes))
         share = max(1 / age, 1 - self.config.decay)  # at first the mean of all batches so far
@@ -102,19 +102,19 @@ class Book(nn.Module, ABC):
             self.codes += share * (total - count[:, None] * self.codes) / self.count[:, None].clamp(min=1e-5)
         return x - self.vectors()[chosen]
 
-    def kmeans(self, x: Tensor, rounds: int = 10) -> None:
+    def kmeans(self, x: Tensor, draw: Generator, rounds: int = 10) -> None:
         """Lloyd's algorithm over x [N, D] from V of them at random; a code that none chooses becomes another of them."""
         V = len(self.codes)
-        order = torch.randperm(len(x), device=x.device)
+        order = torch.randperm(len(x), generator=draw, device=x.device)
         self.codes.copy_(x[order.repeat(-(-V // len(x)))[:V]])
         for _ in range(rounds):
             count, total = gather(x, self.nearest(x), V)
             self.codes.copy_(total / count[:, None].clamp(min=1))
-            self.replace(count == 0, x)
+            self.replace(count == 0, x, draw)
 
-    def replace(self, dead: Tensor, x: Tensor) -> None:
+    def replace(self, dead: Tensor, x: Tensor, draw: Generator) -> None:
         """Codes where dead [V] become random ones of x [N, D], and count as used like any other."""
-        self.codes[dead] = x[torch.randint(len(x), (int(dead.sum()),), device=x.device)]
+        self.codes[dead] = x[torch.randint(len(x), (int(dead.sum()),), generator=draw, device=x.device)]
         self.count[dead] = self.count.mean()
 
 
@@ -225,6 +225,8 @@ class ResidualVQ(Quantizer):
     def _learn(self, x: Tensor) -> None:
         """Hand a batch of vectors x [N, C] from book to book; each gets its first one in the second half of the warmup."""
         self.batches += 1
+        x = everywhere(x)
+        draw = Generator(x.device).manual_seed(int(self.batches))  # the same on every device that trains
         K, warmup, now = len(self.books), self.config.warmup, int(self.batches)
         lesson = max(1, warmup // (2 * K))  # batches that a book has before the next one is started
         for k, book in enumerate(self.books):
@@ -232,7 +234,7 @@ class ResidualVQ(Quantizer):
             if age < 1:
                 return
             assert isinstance(book, Book)
-            x = book.learn(x, age, average=self.config.codes == "ema" or now <= warmup)
+            x = book.learn(x, age, self.config.codes == "ema" or now <= warmup, draw)
 
     @torch.no_grad()
     def encode(self, z: Tensor) -> Tensor:
@@ -250,6 +252,18 @@ class ResidualVQ(Quantizer):
         book = self.books[k]
         assert isinstance(book, Book)
         return book.vectors()
+
+
+def everywhere(x: Tensor) -> Tensor:
+    """The vectors [N, C] of all devices that train together, so that each makes the same books of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return x
+    counts = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    most = max(int(count) for count in counts)
+    parts = [x.new_empty(most, x.shape[1]) for _ in counts]
+    distributed.all_gather(parts, F.pad(x, (0, 0, 0, most - len(x))))
+    return torch.cat([part[: int(count)] for part, count in zip(parts, counts, strict=True)])
 
 
 def gather(x: Tensor, chosen: Tensor, V: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
-from tts.codecs.rvq import AveragedBook, Book, FactorisedBook, ResidualVQ, RVQConfig
+from tts.codecs.rvq import AveragedBook, Book, FactorisedBook, ResidualVQ, RVQConfig, everywhere
 
 from tts.errors import SettingsError
 
@@ -102,6 +102,31 @@ def test_a_run_that_was_killed_continues_to_the_same_bits(codes):
 
 
 @pytest.mark.parametrize("codes", KINDS)
+def test_devices_that_train_together_make_the_same_books(codes, monkeypatch):
+    """Two ranks have other rows and other seeds each; both see the rows of both."""
+    rows = [frames(step) for step in range(2)]
+    both = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in rows])
+    monkeypatch.setattr("tts.codecs.rvq.everywhere", lambda x: both)
+    ranks = [made(codes, warmup=3) for _ in range(2)]
+    for step in range(6):
+        for rank, q in enumerate(ranks):
+            torch.manual_seed(2 * step + rank)
+            q.train()(rows[rank])
+    for name, value in ranks[0].state_dict().items():
+        assert torch.equal(value, ranks[1].state_dict()[name]), name
+
+
+def test_the_vectors_of_all_devices_are_gathered_in_order(tmp_path):
+    x = torch.randn(5, 3)
+    assert everywhere(x) is x
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'group'}", rank=0, world_size=1)
+    try:
+        assert torch.equal(everywhere(x), x)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("codes", KINDS)
 def test_a_dead_code_comes_back_as_a_vector_of_the_batch(codes):
     q = train(made(codes, codebooks=1), range(8))
     book = books(q)[0]
@@ -163,12 +188,13 @@ def test_vectors_are_what_the_gradient_of_a_backend_can_train():
 def test_a_lookup_is_the_nearest_code_by_its_own_measure(codes):
     q = made(codes, codebooks=1)
     book = books(q)[0]
-    x = torch.randn(50, book.codes.shape[1])
+    codebook = book.codes.detach()
+    x = torch.randn(50, codebook.shape[1])
     for n, chosen in enumerate(book.nearest(x).tolist()):
         if codes == "ema":
-            best = min(range(32), key=lambda v: float((x[n] - book.codes[v]).norm()))
+            best = min(range(32), key=lambda v: float((x[n] - codebook[v]).norm()))
         else:
-            best = max(range(32), key=lambda v: float(torch.cosine_similarity(x[n], book.codes[v], dim=0)))
+            best = max(range(32), key=lambda v: float(torch.cosine_similarity(x[n], codebook[v], dim=0)))
         assert chosen == best
 
 
