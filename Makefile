@@ -4,6 +4,7 @@
 #     make test     the tests
 #     make check    style, and the types of the wheel as somebody else would install it
 #     make bench    speed, cold start and memory on this machine
+#     make codecs   codecs beside one another: make codecs ARGS="one=runs/codec other=runs/other --protocol …"
 #     make clean    away with everything that these have made
 
 TEXT = I have never said this before, and yet you can hear me say it.
@@ -15,7 +16,7 @@ PYTHON = $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; d
 BIN = .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench codecs clean
 .NOTPARALLEL:
 
 demo: .venv/installed
@@ -36,6 +37,9 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+codecs: .venv/installed-dev
+	$(BIN)/python benchmarks/codecs.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis hello.wav

@@ -256,7 +256,7 @@ class _LanguageModel(nn.Module):
     def __init__(self, sizes: Sequence[int], width: int) -> None:
         super().__init__()
         self.sizes = list(sizes)
-        self.register_buffer("first", torch.tensor([0, *sizes[:-1]]).cumsum(0)[:, None], persistent=False)  # [K, 1]
+        self.first = torch.tensor([0, *sizes[:-1]]).cumsum(0)[:, None]  # [K, 1]: of each codebook, in the tables below
         self.past = nn.Embedding(sum(sizes), width)
         self.here = nn.Embedding(sum(sizes), width)
         for table in (self.past, self.here):
