@@ -32,6 +32,7 @@ RECIPES = {
     "asr": ["asr.yaml", "recipe.model.dropout=0.1"],
     "codec": ["codec.yaml", "recipe.lowpass_share=0.5"],
     "vocoder": ["vocoder.yaml", "recipe.lowpass_share=0.5"],
+    "waveform-codec": ["waveform-codec.yaml", "recipe.lowpass_share=0.5"],
     "backend": ["flow.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3"],
     "duration": ["duration.yaml"],
 }

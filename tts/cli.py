@@ -157,7 +157,7 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, codec, vocoder or backend.")],
+    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder or backend.")],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""From a config to a training run: `mynah train asr|duration|codec|vocoder|backend CONFIG key=value…`.
+"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|backend CONFIG key=value…`.
 
 The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
 `from tts.train.run import train; train("vocoder", "config.json")`.
@@ -28,6 +28,7 @@ from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
 from tts.train.state import export, newest_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
+from tts.train.waveform_codec import WaveCodecRecipe, WaveCodecTask
 from tts.weights import embedded, find
 
 
@@ -72,6 +73,15 @@ class CodecTraining(Training):
 
 
 @dataclass(frozen=True)
+class WaveCodecTraining(Training):
+    recipe: WaveCodecRecipe = field(default_factory=WaveCodecRecipe)
+    out: Path = Path("runs/waveform-codec")
+
+    def task(self) -> Task:
+        return WaveCodecTask(self.recipe, Corpus(self.train), Corpus(self.valid))
+
+
+@dataclass(frozen=True)
 class BackendTraining(Training):
     recipe: BackendRecipe = field(default_factory=BackendRecipe)
     out: Path = Path("runs/backend")
@@ -94,6 +104,7 @@ TRAININGS: dict[str, Any] = {
     "asr": RecognizerTraining,
     "duration": DurationTraining,
     "codec": CodecTraining,
+    "waveform-codec": WaveCodecTraining,
     "vocoder": VocoderTraining,
     "backend": BackendTraining,
 }
