@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tts.codecs.checks import check_codes, check_wave
 
-from tts.errors import CheckpointError, InputError, MissingPackageError, SettingsError
+from tts.errors import CheckpointError, MissingPackageError, SettingsError
 from tts.frames import Frames, FrameSpec, Wave, check_fit
 
 SAMPLE_RATE = 24_000  # Hz
@@ -104,10 +104,8 @@ class EncodecDecoder:
 
     @torch.no_grad()
     def decode(self, frames: Frames) -> Wave:
-        """Latents to a wave of 320 samples a frame. Raises FitError for frames of another spec, InputError for none."""
+        """Latents to a wave of 320 samples a frame. Raises FitError for frames of another spec."""
         check_fit("these frames", frames.spec, "the vocoder", self.accepts)
-        if frames.data.shape[-1] == 0:
-            raise InputError("EnCodec cannot decode latents without frames")
         self.decoder.to(frames.data.device)
         samples = frames.data.new_zeros(len(frames.data), frames.data.shape[-1] * HOP)
         for row, latents, T in zip(samples, frames.data, frames.lengths.tolist(), strict=True):

@@ -96,6 +96,11 @@ def test_a_row_among_longer_ones_equals_the_row_alone(codec, decoder):
     torch.testing.assert_close(together.samples[1:, : 2 * 320], single.samples, atol=1e-6, rtol=0)
 
 
+def test_no_frames_are_no_samples(decoder):
+    nothing = Frames(torch.zeros(2, 128, 0), torch.zeros(2, dtype=torch.int64), decoder.accepts)
+    assert decoder.decode(nothing).samples.shape == (2, 0)
+
+
 def test_some_codebooks_are_the_sum_of_their_vectors(codec):
     codes = codec.encode(wave(900))
     for n in range(1, 5):
