@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tts.audio import log_mel
+from tts.codecs.autoencoder import MelCodec
 from tts.errors import SettingsError
 from tts.frames import Frames, check_fit
 from tts.train.adversarial import AdversarialConfig, play
@@ -76,7 +77,7 @@ class VocoderTask(Task):
         torch.manual_seed(recipe.seed)
         self.vocoder = Vocos(recipe.model) if recipe.generator == "vocos" else HifiGan(recipe.hifigan)
         self.spectral = SpectralLoss(recipe.loss)
-        self.codec = None if recipe.codec is None else find_part("codec", "mel", recipe.codec)
+        self.codec: MelCodec | None = None if recipe.codec is None else find_part("codec", "mel", recipe.codec)
         if self.codec is not None:
             check_fit("the codec", self.codec.embeds, "the vocoder", self.mel.spec)
         self.judges = Discriminators(recipe.adversarial.judges) if recipe.adversarial.weight else None
@@ -121,13 +122,8 @@ class VocoderTask(Task):
             K = self.codec.emits.width
             books = np.where(random.random(len(rows)) < recipe.codec_share, random.integers(1, K + 1, len(rows)), 0)
             for n in np.unique(books[books > 0]).tolist():
-                mel[books == n] = self.copied(mel[books == n], n)
+                mel[books == n] = copied(self.codec, mel[books == n], n)
         return {"samples": samples, "mel": mel}
-
-    def copied(self, mel: Tensor, n_codebooks: int) -> Tensor:
-        """Mels [B, bands, T] as the codec restores them."""
-        frames = Frames(mel, torch.full((len(mel),), mel.shape[2]), self.mel.spec)
-        return self.codec.embed(self.codec.encode_frames(frames), n_codebooks).data[..., : mel.shape[2]]
 
     def inner(self, samples: Tensor) -> Tensor:
         """Samples [B, N] of a crop without its margins."""
@@ -171,3 +167,9 @@ class VocoderTask(Task):
         samples = torch.stack(self.valid).to(next(self.vocoder.parameters()).device)
         mel = log_mel(samples, self.mel)
         return samples, mel, self.vocoder(mel)
+
+
+def copied(codec: MelCodec, mel: Tensor, n_codebooks: int) -> Tensor:
+    """Mels [B, bands, T] as a codec restores them."""
+    frames = Frames(mel, torch.full((len(mel),), mel.shape[2]), codec.accepts)
+    return codec.embed(codec.encode_frames(frames), n_codebooks).data[..., : mel.shape[2]]
