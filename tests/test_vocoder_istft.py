@@ -17,9 +17,6 @@ MEL = MelRecipe(sample_rate=800, n_fft=32, win_length=32, hop=8, bands=4, high=4
 TINY = {
     "same": VocosConfig(mel=MEL, dim=16, intermediate=24, layers=2, n_fft=32, padding="same"),
     "center": VocosConfig(mel=MEL, dim=16, intermediate=24, layers=2, n_fft=32, padding="center"),
-    "split": VocosConfig(
-        mel=MEL, dim=16, intermediate=24, layers=2, n_fft=8, split=4, fine_dim=8, fine_intermediate=8, fine_layers=2
-    ),
 }
 
 
@@ -41,17 +38,17 @@ def test_it_is_a_vocoder():
 
 
 @pytest.mark.parametrize("T", [0, 1, 2, 5, 50])
-@pytest.mark.parametrize("padding", TINY)
+@pytest.mark.parametrize("padding", ["same", "center"])
 def test_each_frame_is_exactly_a_hop(padding, T):
     model = tiny(padding)
     wave = model.decode(frames(model, torch.randn(2, 4, T)))
-    expected = T * 8 if padding != "center" else max(0, T - 1) * 8
+    expected = T * 8 if padding == "same" else max(0, T - 1) * 8
     assert wave.samples.shape == (2, expected)
     assert wave.lengths.tolist() == [expected] * 2
     assert wave.sample_rate == 800
 
 
-@pytest.mark.parametrize("padding", TINY)
+@pytest.mark.parametrize("padding", ["same", "center"])
 def test_a_padded_row_equals_the_row_alone(padding):
     model = tiny(padding)
     data, lengths = torch.randn(3, 4, 9), [9, 5, 1]
@@ -64,7 +61,7 @@ def test_a_padded_row_equals_the_row_alone(padding):
         assert not together.samples[b, N:].any()
 
 
-@pytest.mark.parametrize("padding", TINY)
+@pytest.mark.parametrize("padding", ["same", "center"])
 def test_samples_depend_on_the_frames_of_the_context_and_no_others(padding):
     model = tiny(padding)
     left, right = model.context

@@ -133,10 +133,10 @@ def test_some_crops_are_heard_as_the_codec_restores_them(tmp_path):
     codec = MelCodec(model).eval()
     note_configs(run, {"codec": codec})
     save_checkpoint(run, 0, 0.0, {"codec": codec}, Ema({"codec": codec}), {}, {})
-    copied = replace(RECIPE, codec=run, codec_share=1.0, lowpass_share=0.0)
-    half = VocoderTask(replace(copied, codec_share=0.5), Recordings(), ValidRecordings())  # type: ignore[arg-type]
-    task = VocoderTask(copied, Recordings(), ValidRecordings())  # type: ignore[arg-type]
-    real = VocoderTask(replace(copied, codec_share=0.0), Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    recipe = replace(RECIPE, codec=run, codec_share=1.0, lowpass_share=0.0)
+    half = VocoderTask(replace(recipe, codec_share=0.5), Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    task = VocoderTask(recipe, Recordings(), ValidRecordings())  # type: ignore[arg-type]
+    real = VocoderTask(replace(recipe, codec_share=0.0), Recordings(), ValidRecordings())  # type: ignore[arg-type]
     mixed = set()
     for step in range(6):
         truth, batch = real.batch(step), task.batch(step)

@@ -1,12 +1,9 @@
 """Mel to waveform by ConvNeXt blocks that predict a spectrogram, and one inverse STFT: the Vocos generator.
 
-    mel [B, bands, T] ─► conv 7 ─► N x (depthwise conv 7 ─► norm ─► expand ─► GELU ─► shrink ─► scale, +)
-        (─► each frame splits into `split` finer ones ─► M more such blocks) ─► norm
+    mel [B, bands, T] ─► conv 7 ─► N x (depthwise conv 7 ─► norm ─► expand ─► GELU ─► shrink ─► scale, +) ─► norm
         ─► linear ─► log magnitude, phase [B, T, n_fft + 2] ─► irfft, window, overlap-add ─► samples [B, N]
 
-Everything runs at the rate of the frames; only the overlap-add makes samples, which is why it is fast on a CPU. The published
-models have 94 frames a second. Where a mel has fewer, a phase must hold through a long window in which the pitch moves:
-splitting its frames makes windows short again.
+Everything runs at the rate of the frames; only the overlap-add makes samples, which is why it is fast on a CPU.
 Source: Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (arXiv:2306.00814).
 """
 
@@ -40,22 +37,11 @@ class VocosConfig:
     layers: int = 8
     n_fft: int = 1280  # also the window, in samples
     padding: str = "same"
-    split: int = 1  # frames of the inverse STFT for each of the mel
-    fine_dim: int = 192  # where frames are split: the sizes of the blocks after that
-    fine_intermediate: int = 576
-    fine_layers: int = 4
     refine: int = 0  # iterations by which phases are made to agree with the mel's own magnitudes, after the network
     layer_scale: float | None = None  # initial gain of each block; None: 1 / layers
 
     def __post_init__(self) -> None:
-        if self.mel.hop % self.split or (self.split > 1 and self.padding != "same"):
-            raise ValueError(f"split must divide the hop of {self.mel.hop}, and the padding be 'same', got {self.split}")
-        edge(self.n_fft, self.step, self.padding)  # raises for a grid that does not exist
-
-    @property
-    def step(self) -> int:
-        """Samples from one frame of the inverse STFT to the next."""
-        return self.mel.hop // self.split
+        edge(self.n_fft, self.mel.hop, self.padding)  # raises for a grid that does not exist
 
 
 class ConvNeXtBlock(nn.Module):
@@ -89,26 +75,17 @@ class Vocos(nn.Module):
         self.hop = config.mel.hop
         self.sample_rate = config.mel.sample_rate
         self.accepts = config.mel.spec
-        fine = config.fine_layers if config.split > 1 else 0
-        left, right = reach(config.n_fft, config.step, config.padding)  # in frames of the inverse STFT, as `fine`
+        convolutions = (1 + config.layers) * (KERNEL // 2)
+        left, right = reach(config.n_fft, self.hop, config.padding)
         # an iteration of the refinement carries a phase to every frame whose window overlaps its own
         spread = config.refine * (-(-config.mel.win_length // config.mel.hop) - 1)
-        convolutions = (1 + config.layers) * (KERNEL // 2) + spread
-        self.context = (
-            convolutions + -(-(fine * (KERNEL // 2) + left) // config.split),
-            convolutions + -(-(fine * (KERNEL // 2) + right) // config.split),
-        )
-        scale = config.layer_scale if config.layer_scale is not None else 1 / (config.layers + fine)
+        self.context = (convolutions + left + spread, convolutions + right + spread)
+        scale = config.layer_scale if config.layer_scale is not None else 1 / config.layers
         self.embed = nn.Conv1d(config.mel.bands, config.dim, KERNEL, padding=KERNEL // 2)
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         self.blocks = nn.ModuleList(ConvNeXtBlock(config.dim, config.intermediate, scale) for _ in range(config.layers))
-        dim = config.dim
-        if config.split > 1:
-            dim = config.fine_dim
-            self.divide = nn.Linear(config.dim, config.split * dim)
-            self.fine_blocks = nn.ModuleList(ConvNeXtBlock(dim, config.fine_intermediate, scale) for _ in range(fine))
-        self.final_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.out = nn.Linear(dim, config.n_fft + 2)
+        self.final_norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.out = nn.Linear(config.dim, config.n_fft + 2)
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
         for module in self.modules():
             if isinstance(module, (nn.Conv1d, nn.Linear)):
@@ -130,16 +107,11 @@ class Vocos(nn.Module):
         x = self.norm(x)
         for block in self.blocks:
             x = block(x if real is None else x * real[..., None])
-        if self.config.split > 1:
-            x = self.divide(x).unflatten(2, (self.config.split, -1)).flatten(1, 2)  # [B, T * split, D]
-            real = None if real is None else real.repeat_interleave(self.config.split, dim=1)
-            for block in self.fine_blocks:
-                x = block(x if real is None else x * real[..., None])
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round a phase of 8 to 0.03 radians
             x = self.out(self.final_norm(x.to(self.out.weight.dtype)))
-        log_magnitude, phase = x.chunk(2, dim=-1)  # [B, T * split, n_fft / 2 + 1] each
+        log_magnitude, phase = x.chunk(2, dim=-1)  # [B, T, n_fft / 2 + 1] each
         spectrum = torch.polar(log_magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
-        return inverse_stft(spectrum, self.window, self.config.step, self.config.padding, real)
+        return inverse_stft(spectrum, self.window, self.hop, self.config.padding, real)
 
     def decode(self, frames: Frames) -> Wave:
         """Frames of `accepts` to a wave of exactly lengths * hop samples a row ("center": (lengths - 1) * hop).
