@@ -17,7 +17,7 @@ from tts.train.adversarial import AdversarialConfig
 from tts.train.assemble import note_configs
 from tts.train.losses import SpectralLoss, SpectralLossConfig, mel_triangles
 from tts.train.state import Ema, save_checkpoint
-from tts.train.vocoder import VocoderRecipe, VocoderTask
+from tts.train.vocoder import VocoderRecipe, VocoderTask, copied
 
 LOSS = SpectralLossConfig(windows=(256, 64, 32), bands=(20, 8, 4))
 MEL = MelRecipe(n_fft=256, win_length=256, hop=80, bands=20)
