@@ -89,6 +89,21 @@ def test_no_mel_band_is_empty_at_any_window():
         torch.testing.assert_close(filters.sum(0), torch.ones(bands))
 
 
+def test_modulation_hears_that_pulses_come_and_not_when():
+    """Pulses at other moments are the same beat; the same spectrum without pulses, its phases at random, is another."""
+    loss = SpectralLoss(SpectralLossConfig(modulation=1.0))
+    pulses = torch.zeros(1, 8000)
+    pulses[:, ::100] = 1.0  # 160 a second
+    torch.manual_seed(0)
+    spectrum = torch.fft.rfft(pulses)
+    smeared = torch.fft.irfft(torch.polar(spectrum.abs(), 6.28 * torch.rand_like(spectrum.abs())))
+    later, buzz = loss(pulses.roll(40, 1), pulses), loss(smeared, pulses)
+    assert later["modulation"] < 0.1 * buzz["modulation"]
+    assert later["mel"] > 0.3 * buzz["mel"], "which frame by frame is not told"
+    assert loss(pulses, pulses)["modulation"] == 0
+    assert "modulation" not in SpectralLoss(LOSS)(pulses, pulses)
+
+
 def test_windows_and_bands_must_pair():
     with pytest.raises(ValueError, match="for each window"):
         SpectralLossConfig(windows=(64,), bands=(4, 5))

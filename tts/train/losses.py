@@ -25,13 +25,17 @@ class SpectralLossConfig:
     bands: tuple[int, ...] = (120, 80, 60, 40, 20, 10, 5)
     smallest_linear: int = 64
     floor: float = 1e-4  # of a magnitude before its logarithm: -80 dB of full scale
-    convergence: float = 1.0  # weights of the three terms in `total`
+    convergence: float = 1.0  # weights of the four terms in `total`
     log_magnitude: float = 1.0
     mel: float = 1.0
+    modulation: float = 0.0
+    modulated: tuple[int, ...] = (64, 128, 256)  # windows whose bands' envelopes are compared by their spectra
+    modulated_bands: tuple[int, ...] = (8, 14, 20)
 
     def __post_init__(self) -> None:
-        if len(self.windows) != len(self.bands) or not self.windows:
-            raise ValueError(f"give one number of bands for each window, got {len(self.bands)} for {len(self.windows)}")
+        pairs = ((self.windows, self.bands), (self.modulated, self.modulated_bands))
+        if not self.windows or any(len(windows) != len(bands) for windows, bands in pairs):
+            raise ValueError(f"give one number of bands for each window, got {pairs}")
 
 
 class SpectralLoss(nn.Module):
@@ -42,17 +46,28 @@ class SpectralLoss(nn.Module):
     - mel: mean |log M - log M̂| with windows from 32 to 2048 samples (Kumar et al. 2023, "High-fidelity audio compression
       with improved RVQGAN", arXiv:2306.06546, section 3.4). Changed: fewer bands at long windows, which 16 kHz cannot fill.
 
+    - modulation: mean | |F(log E)| - |F(log Ê)| |, where E is the envelope of a band heard through a short window, sample after
+      sample a millisecond, and F the spectrum of 64 ms of it: how deep and how fast a band beats, not when. A mel says
+      how high a voice is but not when its pulses come; losses that compare short windows frame by frame punish pulses at
+      other moments as they punish none at all, and teach a buzz between. (After Andén & Mallat 2014, "Deep scattering
+      spectrum", arXiv:1304.6763.)
+
     Windows are scaled to unit energy, so that the floor means the same level at each size.
     """
 
     def __init__(self, config: SpectralLossConfig = SpectralLossConfig()) -> None:
         super().__init__()
         self.config = config
-        for window, bands in zip(config.windows, config.bands, strict=True):
-            shape = torch.hann_window(window)
-            self.register_buffer(f"window_{window}", shape / shape.norm(), persistent=False)
-            filters = mel_triangles(window // 2 + 1, bands, config.sample_rate)
-            self.register_buffer(f"filters_{window}", filters, persistent=False)
+        kinds = {"": (config.windows, config.bands)}
+        if config.modulation:
+            kinds["modulated_"] = (config.modulated, config.modulated_bands)
+        for kind, (windows, bands_of) in kinds.items():
+            for window, bands in zip(windows, bands_of, strict=True):
+                shape = torch.hann_window(window)
+                self.register_buffer(f"window_{window}", shape / shape.norm(), persistent=False)
+                filters = mel_triangles(window // 2 + 1, bands, config.sample_rate)
+                self.register_buffer(f"{kind}filters_{window}", filters, persistent=False)
+        self.register_buffer("slow", torch.hann_window(64), persistent=False)  # over milliseconds of an envelope
 
     def forward(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Two waves [B, N] float32 to scalars "total", "convergence", "log_magnitude", "mel"; zero where they are equal.
@@ -77,16 +92,30 @@ class SpectralLoss(nn.Module):
                 terms["convergence"].append((error / size).mean())
                 terms["log_magnitude"].append(F.l1_loss(_log(guess, floor), _log(target, floor)))
             terms["mel"].append(F.l1_loss(_log(guess @ filters, floor), _log(target @ filters, floor)))
+        if self.config.modulation:
+            for window in self.config.modulated:
+                with torch.no_grad():
+                    beats = self.modulation(real, window)
+                terms.setdefault("modulation", []).append(F.l1_loss(self.modulation(made, window), beats))
         means = {name: torch.stack(values).mean() for name, values in terms.items()}
         total = sum((getattr(self.config, name) * mean for name, mean in means.items()), start=made.new_zeros(()))
         return {"total": total, **means}
 
-    def magnitude(self, samples: Tensor, window: int) -> Tensor:
+    def magnitude(self, samples: Tensor, window: int, hop: int | None = None) -> Tensor:
         """[B, N] to [B, T, window / 2 + 1], time before frequency, as the filterbank's product wants it."""
         shape = self.get_buffer(f"window_{window}")
         padded = F.pad(samples[:, None], (window // 2, window // 2), mode="reflect")[:, 0]
-        frames = padded.unfold(1, window, window // 4) * shape  # [B, T, window]
+        frames = padded.unfold(1, window, hop or window // 4) * shape  # [B, T, window]
         return torch.fft.rfft(frames).abs()
+
+    def modulation(self, samples: Tensor, window: int) -> Tensor:
+        """[B, N] to the spectra of its bands' log envelopes, [B, bands, n, 32]: 16 to 500 Hz, every 16 ms."""
+        filters = self.get_buffer(f"modulated_filters_{window}")
+        magnitude = self.magnitude(samples, window, self.config.sample_rate // 1000)
+        envelope = _log(magnitude @ filters, self.config.floor).mT  # [B, bands, T], a thousand a second
+        frames = envelope.unfold(2, len(self.slow), len(self.slow) // 4)
+        frames = (frames - frames.mean(-1, keepdim=True)) * self.slow
+        return torch.fft.rfft(frames)[..., 1:].abs() / self.slow.norm()
 
 
 def mel_triangles(bins: int, bands: int, sample_rate: int) -> Tensor:
