@@ -55,6 +55,8 @@ class SpectralLoss(nn.Module):
     Windows are scaled to unit energy, so that the floor means the same level at each size.
     """
 
+    slow: Tensor  # [64], a window over milliseconds
+
     def __init__(self, config: SpectralLossConfig = SpectralLossConfig()) -> None:
         super().__init__()
         self.config = config
@@ -67,7 +69,7 @@ class SpectralLoss(nn.Module):
                 self.register_buffer(f"window_{window}", shape / shape.norm(), persistent=False)
                 filters = mel_triangles(window // 2 + 1, bands, config.sample_rate)
                 self.register_buffer(f"{kind}filters_{window}", filters, persistent=False)
-        self.register_buffer("slow", torch.hann_window(64), persistent=False)  # over milliseconds of an envelope
+        self.register_buffer("slow", torch.hann_window(64), persistent=False)
 
     def forward(self, made: Tensor, real: Tensor) -> dict[str, Tensor]:
         """Two waves [B, N] float32 to scalars "total", "convergence", "log_magnitude", "mel"; zero where they are equal.
