@@ -138,6 +138,14 @@ def test_vocoder_and_codec_have_rows_beside_the_recordings(meters: Meters, items
     assert json.loads((folder / "report.json").read_text())["codec"] == report["codec"]
 
 
+def test_without_a_text_no_words_are_counted_and_without_a_prompt_no_likeness(meters: Meters, items: list[Item]) -> None:
+    mute = [replace(item, text="", prompt=item.recording) for item in items if item.recording is not None]
+    both = Repeats()
+    rows = copy_synthesis(both, both, mute, meters=meters)["rows"]
+    assert "sim" in rows["vocoder"]["metrics"] and "sim" not in rows["recordings"]["metrics"]
+    assert not {"wer", "per"} & set(rows["vocoder"]["metrics"])
+
+
 def test_perplexity_is_over_all_recordings_and_of_every_codebook(meters: Meters, items: list[Item]) -> None:
     vocoder = Repeats()
     report = copy_synthesis(vocoder, vocoder, items, None, meters, Halving(vocoder), [0, 1])

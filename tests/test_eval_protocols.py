@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tts.errors import InputError
-from tts.eval.protocols import Item, from_manifest, read_protocol, shorten, write_protocol
+from tts.eval.protocols import COPIED, Item, from_manifest, read_protocol, shorten, write_protocol
 
 
 @pytest.fixture
@@ -63,6 +63,16 @@ def test_mistakes_are_named_with_their_line(folder: Path, text: str, said: str) 
     with pytest.raises(InputError) as caught:
         read_protocol(write(folder, text))
     assert said in str(caught.value)
+
+
+def test_recordings_to_be_copied_need_neither_text_nor_prompt(folder: Path) -> None:
+    path = write(folder, "id\trecording\ttext\none\twavs/a.wav\t\ntwo\twavs/b.wav\tYes.\n")
+    a, b = folder / "wavs/a.wav", folder / "wavs/b.wav"
+    assert read_protocol(path, COPIED) == [Item("one", "", a, None, a), Item("two", "Yes.", b, None, b)]
+    with pytest.raises(InputError, match="line 1: the header is id, recording, text; a protocol needs id, prompt, text"):
+        read_protocol(path)
+    with pytest.raises(InputError, match="line 1: recording is empty"):
+        read_protocol(write(folder, "one|x|wavs/a.wav|Yes."), COPIED)
 
 
 def test_missing_and_binary_files_are_refused(folder: Path) -> None:

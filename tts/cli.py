@@ -208,7 +208,7 @@ def evaluate(
     from tts.eval.codec import codebook_table, copy_synthesis
     from tts.eval.measures import Meters
     from tts.eval.phones import PhoneEars
-    from tts.eval.protocols import read_protocol
+    from tts.eval.protocols import COPIED, read_protocol
     from tts.eval.report import table
     from tts.eval.run import run
     from tts.pipeline import Synthesizer
@@ -218,7 +218,7 @@ def evaluate(
     ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)
     meters = Meters(phones=ears.errors, align=ears.align)
     if copies:
-        items = read_protocol(protocol)
+        items = read_protocol(protocol, COPIED)
         report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
     else:
         report = run(protocol, synthesizer, out, meters, backend=backend, seed=seed, settings=chosen)

@@ -78,12 +78,14 @@ def copy_synthesis(
     measured = {}
     for row, sounds in copies.items():
         clips = [
-            Clip(item.id, sound, item.text, recording, reference=recording)
+            Clip(item.id, sound, item.text or None, recording, reference=recording)
             for item, recording, sound in zip(items, recordings, sounds, strict=True)
         ]
         measured[row] = [scores | times for scores, times in zip(measure(clips, meters), spent[row], strict=True)]
+    voices = [read_clip(item.prompt) if item.prompt != item.recording else None for item in items]
     human = [
-        Clip(item.id, recording, item.text, read_clip(item.prompt)) for item, recording in zip(items, recordings, strict=True)
+        Clip(item.id, recording, item.text or None, voice)
+        for item, recording, voice in zip(items, recordings, voices, strict=True)
     ]
     measured[HUMAN] = measure(human, meters)
     # 3. report

@@ -13,6 +13,7 @@ from tts.errors import InputError, nearest
 
 COLUMNS = ("id", "prompt", "prompt_text", "text", "recording", "speaker")
 REQUIRED = ("id", "prompt", "text")
+COPIED = ("id", "recording")  # what is required where recordings are copied, and nothing is spoken
 SENTENCE_SECONDS = (2.5, 12.0)  # clips whose transcript is spoken again
 PROMPT_SECONDS = (3.0, 10.0)  # clips that serve as their prompt
 SENTENCE_WORDS = (5, 25)  # sentences that prompts without a transcript are given
@@ -36,11 +37,12 @@ class Item:
         return plain if plain == self.id else f"{plain}-{hashlib.sha256(self.id.encode()).hexdigest()[:8]}"
 
 
-def read_protocol(path: str | Path) -> list[Item]:
+def read_protocol(path: str | Path, required: Sequence[str] = REQUIRED) -> list[Item]:
     """Read a protocol: a Seed-TTS-eval list or a TSV (one whose first line has a tab). Paths in it are relative to the file.
 
     List: `id|prompt text|prompt wav|text`, and optionally `|recording`.
-    TSV: a header with the columns id, prompt and text, and optionally prompt_text, recording and speaker.
+    TSV: a header with the columns id, prompt and text, and optionally prompt_text, recording and speaker; with other `required`
+    columns those instead. An item without a prompt has its recording for one, an item without a text has "".
 
     Raises:
         InputError, naming file and line: no such file, a missing or unknown column, an empty field that is required, an id
@@ -54,10 +56,10 @@ def read_protocol(path: str | Path) -> list[Item]:
         raise InputError(f"{path} does not exist; give a Seed-TTS-eval list or a TSV") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text ({error}); give a Seed-TTS-eval list or a TSV") from error
-    rows = _tsv_rows(path, lines) if lines and "\t" in lines[0] else _list_rows(path, lines)
+    rows = _tsv_rows(path, lines, required) if lines and "\t" in lines[0] else _list_rows(path, lines)
     items: dict[str, Item] = {}
     for number, row in rows:
-        item = _item(path, number, row)
+        item = _item(path, number, row, required)
         if item.id in items:
             raise InputError(f"{path}, line {number}: the id {item.id!r} was used before; ids must differ")
         items[item.id] = item
@@ -77,15 +79,15 @@ def _list_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, dict[str
         yield number, dict(zip(("id", "prompt_text", "prompt", "text", "recording"), fields, strict=False))
 
 
-def _tsv_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
+def _tsv_rows(path: Path, lines: Sequence[str], required: Sequence[str]) -> Iterable[tuple[int, dict[str, str]]]:
     names = [name.strip() for name in lines[0].split("\t")]
     for name in names:
         if name not in COLUMNS:
             hint = nearest(name, list(COLUMNS))
             raise InputError(f"{path}, line 1: unknown column {name!r}{hint}; columns are {', '.join(COLUMNS)}")
-    missing = [name for name in REQUIRED if name not in names]
+    missing = [name for name in required if name not in names]
     if missing or len(set(names)) < len(names):
-        needs = f"needs {', '.join(REQUIRED)}, each column once"
+        needs = f"needs {', '.join(required)}, each column once"
         raise InputError(f"{path}, line 1: the header is {', '.join(names)}; a protocol {needs}")
     for number, line in enumerate(lines[1:], 2):
         if not line.strip():
@@ -96,11 +98,11 @@ def _tsv_rows(path: Path, lines: Sequence[str]) -> Iterable[tuple[int, dict[str,
         yield number, dict(zip(names, fields, strict=False))
 
 
-def _item(path: Path, number: int, row: dict[str, str]) -> Item:
+def _item(path: Path, number: int, row: dict[str, str], required: Sequence[str]) -> Item:
     row = {name: value.strip() for name, value in row.items()}
-    for name in REQUIRED:
+    for name in required:
         if not row.get(name):
-            raise InputError(f"{path}, line {number}: {name} is empty; every item needs {', '.join(REQUIRED)}")
+            raise InputError(f"{path}, line {number}: {name} is empty; every item needs {', '.join(required)}")
     sounds: dict[str, Path | None] = {"prompt": None, "recording": None}
     for name in sounds:
         if row.get(name):
@@ -108,9 +110,11 @@ def _item(path: Path, number: int, row: dict[str, str]) -> Item:
             if not sound.is_file():
                 raise InputError(f"{path}, line {number}: no {name} {sound}; paths are relative to the protocol")
             sounds[name] = sound
-    prompt = sounds["prompt"]
+    prompt = sounds["prompt"] or sounds["recording"]
     assert prompt is not None
-    return Item(row["id"], row["text"], prompt, row.get("prompt_text") or None, sounds["recording"], row.get("speaker") or None)
+    return Item(
+        row["id"], row.get("text", ""), prompt, row.get("prompt_text") or None, sounds["recording"], row.get("speaker") or None
+    )
 
 
 def write_protocol(items: Iterable[Item], path: str | Path) -> None:
