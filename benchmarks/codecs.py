@@ -33,7 +33,7 @@ from tts.eval.probes import (
     phone_probe,
     stack,
 )
-from tts.eval.protocols import Item, read_protocol
+from tts.eval.protocols import COPIED, Item, read_protocol
 from tts.eval.report import HUMAN
 from tts.files import write_whole
 from tts.frames import Frames, FrameSpec, Wave
@@ -129,7 +129,7 @@ def main(
     told = load(find(system))
     heard_by = find_vocoder(vocoder if vocoder is not None else system)
     contenders = [contender(run, heard_by) for run in runs]
-    items = read_protocol(protocol)
+    items = read_protocol(protocol, COPIED)
     ears = PhoneEars(told.build("recognizer"), told.build("frontend"), told.build("encoder"))
     mel, audio = ears.encoder.emits, any(each.codec.embeds.kind != "mel" for each in contenders)
     learned = Clips(train, mel, told.system.sample_rate, audio, hours)
