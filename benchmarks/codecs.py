@@ -116,7 +116,7 @@ def main(
     out: Path = Path("runs/codecs"),
     system: Annotated[str, typer.Option(help="Its recognizer hears phones, its vocoder the codecs over mels.")] = "base-en",
     vocoder: Annotated[str | None, typer.Option(help="Another system, or a run of `mynah train vocoder`.")] = None,
-    hours: Annotated[float, typer.Option(help="Of train that probes learn from.")] = 1.0,
+    hours: Annotated[float, typer.Option(help="Of train that probes learn from.")] = 3.0,
     threads: int = 2,
 ) -> None:
     """A row for each codec: its copies of recordings, and what probes find in its codes. The weights are a run's averaged ones.

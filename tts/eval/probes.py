@@ -1,7 +1,7 @@
 """Probes of a codec's codes: how evenly they are used, how well phones are read from them, how well they are foretold.
 
     perplexity       codes that a codebook would have, were all used alike
-    phone_probe      codebook 0 (or mel) ─► conv ─► conv ─► phones        errors: words that backends must find elsewhere
+    phone_probe      codebook 0, or mel ─► convolutions ─► phones         errors: words that backends must find elsewhere
     language_probe   codes so far ─► GRU ─► next codes, one by one        bits: what backends must learn to draw
 
 Probes are small, and trained anew for every codec with the same data, steps and seed: only compare one with another.
@@ -45,11 +45,13 @@ class PhoneProbeConfig:
     """The same for all that is compared. A crop lasts so many phone labels, whatever the frames' rate."""
 
     width: int = 128  # channels
+    layers: int = 3  # residual convolutions
     kernel: int = 5  # frames
-    steps: int = 600
+    dropout: float = 0.1
+    steps: int = 800
     rows: int = 16  # crops a step
     crop: int = 200  # labels, at 50 Hz four seconds
-    lr: float = 2e-3
+    lr: float = 4e-3
     seed: int = 0
 
 
@@ -106,7 +108,7 @@ def phone_probe(
         crops = _crops(len(phones), config.crop // phones.shape[1], config.rows, config.steps, config.seed)
         losses = (net.loss(frames[..., crop].movedim(-2, 0), phones[crop]) for crop in crops)
         _minimise(net, losses, config.steps, config.lr)
-    return _count(net, valid, _moves(train, n_phones))
+    return _count(net.eval(), valid, _moves(train, n_phones))
 
 
 def _count(net: nn.Module, valid: Sequence[Spoken], moves: Tensor) -> PhoneErrors:
@@ -128,11 +130,14 @@ def _count(net: nn.Module, valid: Sequence[Spoken], moves: Tensor) -> PhoneError
 
 
 def _moves(clips: Sequence[Spoken], n_phones: int) -> Tensor:
-    """log p(next label | label) [P, P] less log p(next label), as counted: what a path's posteriors do not hold yet."""
+    """What a path gains by going from label to label [P, P]: half of log p(next | label) / p(next), as counted.
+
+    The other half is in the posteriors already, whose net has seen the neighbours; half measures best on mels.
+    """
     labels = torch.cat([clip.phones.flatten() for clip in clips])
     labels = labels[labels != UNKNOWN]
     pairs = torch.bincount(labels[:-1] * n_phones + labels[1:], minlength=n_phones**2).view(n_phones, -1) + 0.5
-    return ((pairs / pairs.sum(1, keepdim=True)) / (pairs.sum(0) / pairs.sum())).log()
+    return 0.5 * ((pairs / pairs.sum(1, keepdim=True)) / (pairs.sum(0) / pairs.sum())).log()
 
 
 def best_path(scores: Tensor, moves: Tensor) -> Tensor:
@@ -165,13 +170,18 @@ class _PhoneNet(nn.Module):
         if not self.codes:
             frames = torch.cat([clip.frames for clip in train], 1)
             self.mean, self.scale = frames.mean(1), 1 / frames.std(1).clamp(min=1e-5)  # [C]
-        self.first = nn.Conv1d(config.width, config.width, config.kernel, padding=config.kernel // 2)
-        self.second = nn.Conv1d(config.width, self.parts * n_phones, config.kernel, padding=config.kernel // 2)
+        D, kernel = config.width, config.kernel
+        self.norms = nn.ModuleList(nn.LayerNorm(D) for _ in range(config.layers))
+        self.convs = nn.ModuleList(nn.Conv1d(D, D, kernel, padding=kernel // 2) for _ in range(config.layers))
+        self.dropout = nn.Dropout(config.dropout)
+        self.exit = nn.Sequential(nn.LayerNorm(D), nn.Linear(D, self.parts * n_phones))
 
     def forward(self, frames: Tensor) -> Tensor:
         x = self.enter(frames if self.codes else (frames.transpose(1, 2) - self.mean) * self.scale)  # [B, T, D]
-        x = self.second(F.relu(self.first(x.transpose(1, 2))))  # [B, S P, T]
-        return x.transpose(1, 2).unflatten(2, (self.parts, -1))
+        for norm, conv in zip(self.norms, self.convs, strict=True):
+            x = x + self.dropout(F.relu(conv(norm(x).transpose(1, 2))).transpose(1, 2))
+        logits: Tensor = self.exit(x)  # [B, T, S P]
+        return logits.unflatten(2, (self.parts, -1))
 
     def loss(self, frames: Tensor, phones: Tensor) -> Tensor:
         """Mean cross-entropy of the labels [B, T, S] that are known; 0 where none is."""
@@ -187,10 +197,10 @@ class LanguageProbeConfig:
     """The same for all that is compared. A crop lasts so many seconds, whatever the codes' rate."""
 
     width: int = 128  # channels
-    steps: int = 400
+    steps: int = 300
     rows: int = 16  # crops a step
     seconds: float = 4.0  # of a crop
-    lr: float = 4e-3
+    lr: float = 1e-2
     seed: int = 0
 
 
@@ -275,13 +285,11 @@ class _LanguageModel(nn.Module):
         here = here.cumsum(1) - here  # of the codebooks before
         x = F.gelu(self.state(self.gru(past)[0])[:, None] + here + self.place)
         weights, biases = self.exit.weight.split(self.sizes), self.exit.bias.split(self.sizes)
-        return torch.stack(
-            [
-                F.cross_entropy(F.linear(x[:, k], weights[k], biases[k]).transpose(1, 2), codes[:, k], reduction="none")
-                for k in range(len(self.sizes))
-            ],
-            1,
-        )
+        nats = [
+            F.cross_entropy(F.linear(x[:, k], weight, bias).flatten(0, 1), codes[:, k].flatten(), reduction="none")
+            for k, (weight, bias) in enumerate(zip(weights, biases, strict=True))
+        ]
+        return torch.stack(nats, 1).unflatten(0, (len(codes), -1)).transpose(1, 2)
 
 
 # -------------------------------------------------------------------------------------------------------- training
