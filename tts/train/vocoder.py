@@ -29,7 +29,7 @@ from tts.vocoders.istft import Vocos, VocosConfig
 
 @dataclass(frozen=True)
 class VocoderRecipe:
-    """What is trained and on what; the defaults made base-en's vocoder.
+    """What is trained and on what; base-en's values stand in configs/train/vocoder.yaml.
 
     Corpora in `exclude` are no targets: what came through a low-pass would teach that speech is muffled.
     """
