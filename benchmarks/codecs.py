@@ -245,7 +245,7 @@ PROBES = (
     "frame error, book 0",
     "× mel",
     "perplexity",
-    "LM kbit/s",
+    "LM bits/s",
     "of nominal",
     "book by book",
 )
@@ -273,8 +273,9 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _scores(row: Mapping[str, Any], name: str, copy: Mapping[str, Any]) -> list[str]:
-    bits = copy.get("bits_per_second")
-    cells = ["" if bits is None else f"{bits / 1000:.2f}", f"{_books(row['sizes'])} at {row['rate']:g} Hz" if row else ""]
+    """The cells of a row of copies; `row` is empty where no codec took part."""
+    bits, n = copy.get("bits_per_second"), int(name.removeprefix("codec ")) if row else 0
+    cells = ["" if bits is None else f"{bits / 1000:.2f}", f"{_books(row['sizes'][:n])} at {row['rate']:g} Hz" if row else ""]
     for key, digits, scale in (("pesq", 2, 1), ("stoi", 3, 1), ("sim", 3, 1), ("wer", 1, 100)):
         cells.append(_figure(copy["metrics"].get(key), digits, scale))
     cells.append(_figure(copy.get("wer_times_human"), 2))
@@ -287,7 +288,7 @@ def _probed(row: Mapping[str, Any]) -> list[str]:
         error, mel = row["phone_errors"][what], row["phone_errors_of_mel"]
         cells += [f"{100 * error:.1f} %", f"{error / mel[what]:.2f}" if mel and mel[what] else ""]
     lm = row["language"]
-    cells += [_each(row["perplexity"]), f"{lm['total'] / 1000:.2f}", f"{100 * lm['share']:.1f} %", _each(lm["bits"])]
+    cells += [_each(row["perplexity"]), f"{lm['total']:.0f}", f"{100 * lm['share']:.1f} %", _each(lm["bits"])]
     return cells
 
 

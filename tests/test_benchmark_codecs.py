@@ -78,6 +78,7 @@ def test_runs_and_systems_get_a_row_each_and_are_measured_once(benchmark, corpus
     assert [len(found["curves"][name]["mel_l1"]) for name in ("mel", "wave", "system")] == [2, 2, 0]
     table = (tmp_path / "out/codecs.md").read_text("utf-8")
     assert "| mel, 2 books | 0.15 | 2 × 8 at 25 Hz |" in table
+    assert "| mel, 1 books | 0.07 | 1 × 8 at 25 Hz |" in table  # 75 bits a second
     assert "| vocoder alone |" in table
     assert (tmp_path / "out/codecs.png").read_bytes().startswith(b"\x89PNG")
 
