@@ -21,14 +21,16 @@ def check_codes(codes: Frames, spec: FrameSpec, n_codebooks: int | None = None) 
 
     Raises:
         FitError: codes of another K, V, rate or flavour. SettingsError: n_codebooks outside 1..K.
-        InputError: a row without frames, or a code outside [0, V).
+        InputError: a row without frames, codes that are no integers, or one outside [0, V).
     """
     check_fit("this stream of codes", codes.spec, "the codec", spec)
     K = spec.width
     n = K if n_codebooks is None else n_codebooks
-    if not 1 <= n <= K:
-        raise SettingsError(f"n_codebooks must be 1..{K}, got {n}")
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= K:
+        raise SettingsError(f"n_codebooks must be 1..{K}, got {n!r}")
     _check_lengths(codes.lengths, "frames")
+    if codes.data.is_floating_point():
+        raise InputError(f"codes must be whole numbers, got {codes.data.dtype}")
     data = codes.data[:, :n]
     T = data.shape[-1]
     real = torch.arange(T, device=data.device) < codes.lengths.to(data.device)[:, None, None]  # [B, 1, T]

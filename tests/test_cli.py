@@ -167,6 +167,8 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     duration = train("duration", "duration.yaml", "recipe.min_score=-99")
     system = ROOT / "configs/base-en.yaml"
     runs = [f"recognizer={asr}", f"codec={codec}", f"vocoder={vocoder}", f"backend.flow={flow}", f"duration={duration}"]
+    code, _, complained = mynah("assemble", system, tmp_path / "system", *runs[1:-1])
+    assert code == 2 and "add recognizer=FOLDER duration=FOLDER" in complained and not (tmp_path / "system").exists()
     code, _, complained = mynah("assemble", system, tmp_path / "system", *runs)
     assert code == 0, complained
     words = ["--system", tmp_path / "system", "--prompt", tmp_path / "0.wav", "--out", tmp_path / "a.wav", "--set", "steps=1"]

@@ -198,11 +198,11 @@ def test_under_autocast_the_mel_stays_float32():
     assert all(torch.isfinite(p.grad).all() for p in codec.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("n", [0, -1, 9])
+@pytest.mark.parametrize("n", [0, -1, 9, 1.5, "four", True])
 def test_a_number_of_codebooks_out_of_range_lists_the_legal_ones(n):
     codec = MelCodec(replace(SMALL, rvq=replace(SMALL.rvq, codebooks=8, warmup=8)))
     codes = drawn(codec, 3)
-    with pytest.raises(SettingsError, match=rf"n_codebooks must be 1\.\.8, got {n}"):
+    with pytest.raises(SettingsError, match=rf"n_codebooks must be 1\.\.8, got {n!r}"):
         codec.embed(codes, n)
 
 
@@ -230,6 +230,8 @@ def test_what_cannot_be_coded_is_refused():
         with pytest.raises(InputError, match=rf"codebook 1 must be 0\.\.15, got {wrong}"):
             codec.embed(Frames(data, codes.lengths, codes.spec))
         assert codec.embed(Frames(data, torch.tensor([2]), codes.spec)).lengths.tolist() == [4]  # beyond the end it is nothing
+    with pytest.raises(InputError, match=r"whole numbers, got torch\.float32"):
+        codec.embed(Frames(codes.data.float(), codes.lengths, codes.spec))
     empty = torch.tensor([0])
     with pytest.raises(InputError, match="at least one"):
         codec.embed(Frames(codes.data[..., :0], empty, codes.spec))

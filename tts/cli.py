@@ -97,7 +97,8 @@ def reconstruct(
     audio = Synthesizer.from_pretrained(system, device).reconstruct(recording, n_codebooks)
     path, report = audio.save(out), audio.report
     bits = report.bits_per_second
-    through = "vocoder alone" if bits is None else f"{report.n_codebooks} codebooks, {bits / 1000:.2f} kbit/s"
+    books = "1 codebook" if report.n_codebooks == 1 else f"{report.n_codebooks} codebooks"
+    through = "vocoder alone" if bits is None else f"{books}, {bits / 1000:.2f} kbit/s"
     took = f"{report.seconds:.2f} s, made in {report.spent_seconds:.2f} s (RTF {report.real_time_factor:.3f})"
     typer.echo(f"{path}: {took}, {through}")
 

@@ -77,7 +77,7 @@ def count_codebooks(codec: Codec | None, n_codebooks: int | None) -> int:
     if codec is None:
         if n_codebooks == 0:
             return 0
-        raise SettingsError(f"there is no codec, so n_codebooks must be 0, for the vocoder alone, got {n_codebooks!r}")
+        raise SettingsError("this system has no codec; give n_codebooks=0, for the vocoder alone, or a system that has one")
     K = codec.emits.width
     if n_codebooks is None:
         return K

@@ -68,9 +68,14 @@ def assemble(
         runs: for each trained part ("recognizer", "vocoder", "backend.flow") the folder of its run.
         durations: see `tts.train.alignment.typical_durations`.
     Raises:
-        CheckpointError: a run has no weights, or the parts do not fit. SettingsError: a part that the system does not list.
+        CheckpointError: a run has no weights, or the parts do not fit. SettingsError: a part that the system does not list, or
+        one that has weights and no run.
     """
     parts, states = dict(system.parts), {}
+    trained = [role for role, part in parts.items() if issubclass(registry.find(role.partition(".")[0], part.type), nn.Module)]
+    missing = [f"{role}=FOLDER" for role in trained if role not in runs]
+    if missing:
+        raise SettingsError(f"{system.name} has parts whose run was not given; add {' '.join(missing)}")
     for role, run in runs.items():
         if role not in parts:
             raise SettingsError(f"{system.name} has no part {role!r}; it has {', '.join(parts)}")
