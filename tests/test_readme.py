@@ -12,7 +12,10 @@ from tts.weights import embedded
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = {"README.md": README, "docs/architecture.md": (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")}
+DOCUMENTS = {
+    "README.md": README,
+    **{f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "codec")},
+}
 TABLE = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| `(\w+)` \|$", README, re.MULTILINE)
 LATER = {"docs/hello.wav"}  # made by the embedded weights, and linked to where there are any
 
