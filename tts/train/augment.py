@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -60,6 +61,18 @@ def spec_augment(mel: Tensor, time_masks: int, longest: float, band_masks: int, 
         start = int(chance(generator) * (bands - width))
         mel[start : start + width] = mean
     return mel
+
+
+def vary(
+    samples: Tensor, random: np.random.Generator, gain_db: float, share: float, hz: tuple[float, float], sample_rate: int
+) -> Tensor:
+    """Crops [B, N] at other levels, up to gain_db up or down without clipping, and a share of them low-passed within `hz`."""
+    gains = 10 ** (random.uniform(-gain_db, gain_db, (len(samples), 1)) / 20)
+    samples = samples * torch.from_numpy(gains).float()
+    samples = samples / samples.abs().amax(1, keepdim=True).clamp(min=1)  # what would clip is made as loud as can be
+    for b in np.flatnonzero(random.random(len(samples)) < share):
+        samples[b] = lowpass(samples[b], random.uniform(*hz), sample_rate)
+    return samples
 
 
 def lowpass(samples: Tensor, cutoff_hz: float, sample_rate: int) -> Tensor:

@@ -18,7 +18,7 @@ from tts.errors import SettingsError
 from tts.frames import Frames, check_fit
 from tts.train.adversarial import AdversarialConfig, play
 from tts.train.assemble import find_part
-from tts.train.augment import lowpass
+from tts.train.augment import vary
 from tts.train.data import Corpus
 from tts.train.discriminators import Discriminators
 from tts.train.loop import LoopConfig, Minimise, Task, adamw
@@ -112,11 +112,7 @@ class VocoderTask(Task):
             start = int(place - (self.ends[k - 1] if k else 0))
             rows.append(self.train.audio(self.clips[k])[start : start + self.crop])
         samples = torch.stack(rows)  # [B, N]
-        gain_db = random.uniform(-recipe.gain_db, recipe.gain_db, (len(rows), 1))
-        samples = samples * torch.from_numpy(10 ** (gain_db / 20)).float()
-        samples = samples / samples.abs().amax(1, keepdim=True).clamp(min=1)  # what would clip is made as loud as can be
-        for b in np.flatnonzero(random.random(len(rows)) < recipe.lowpass_share):
-            samples[b] = lowpass(samples[b], random.uniform(*recipe.lowpass_hz), self.mel.sample_rate)
+        samples = vary(samples, random, recipe.gain_db, recipe.lowpass_share, recipe.lowpass_hz, self.mel.sample_rate)
         mel = log_mel(samples, self.mel)
         if self.codec is not None:
             K = self.codec.emits.width

@@ -23,7 +23,7 @@ from tts.errors import SettingsError
 from tts.text.tokens import PHONES
 from tts.train.adversarial import AdversarialConfig, balanced, play
 from tts.train.asr import IGNORED, frame_labels
-from tts.train.augment import lowpass
+from tts.train.augment import vary
 from tts.train.codec import PhoneReader, ReaderConfig
 from tts.train.data import Corpus
 from tts.train.discriminators import Discriminators
@@ -132,11 +132,7 @@ class WaveCodecTask(Task):
             k = int(np.searchsorted(self.ends, place, side="right"))
             rows.append(self._crop(self.train, self.clips[k], int(place - (self.ends[k - 1] if k else 0))))
         samples = torch.stack([samples for samples, _ in rows])  # [B, N]
-        gain_db = random.uniform(-recipe.gain_db, recipe.gain_db, (len(rows), 1))
-        samples = samples * torch.from_numpy(10 ** (gain_db / 20)).float()
-        samples = samples / samples.abs().amax(1, keepdim=True).clamp(min=1)  # what would clip is made as loud as can be
-        for b in np.flatnonzero(random.random(len(rows)) < recipe.lowpass_share):
-            samples[b] = lowpass(samples[b], random.uniform(*recipe.lowpass_hz), recipe.mel.sample_rate)
+        samples = vary(samples, random, recipe.gain_db, recipe.lowpass_share, recipe.lowpass_hz, recipe.mel.sample_rate)
         return {"samples": samples, "labels": torch.stack([labels for _, labels in rows])}
 
     def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
