@@ -21,7 +21,7 @@ SLOPE = 0.1  # of the leaky rectifier
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Which judges there are, and how wide; the defaults are a sixteenth of the papers' work, for training on a CPU."""
+    """Which judges there are, and how wide; the defaults are far narrower than the papers', for training on a CPU."""
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
     period_channels: tuple[int, ...] = (8, 32, 64, 128, 128)
