@@ -1,0 +1,61 @@
+"""What autoregressive decoding asks of a model: the next step's scores, and where books follow one another, the next book's.
+
+    delay heads          step ─► Scores.logits [R, K, W]                       all books of the step at once
+    hierarchical head    step ─► Scores.hidden ─► begin ─► book 0 ─► book 1 …  one book after another
+
+W is V, the codes of a book, or V + 1 where the model has an end of speech: then index V of book 0 is it, and no other book
+can say it (their logits there are -inf).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of the next step, for R rows (items times guidance groups, see tts/decoding/guidance.py).
+
+    hidden: [R, D]. logits: [R, K, W] float32, or None where a DepthScorer gives them book by book.
+    aux: by name, [R] each. "advance": the log-odds that the phone pointer advances after this step's frame.
+    """
+
+    hidden: Tensor
+    logits: Tensor | None
+    aux: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class DepthScorer(Protocol):
+    """The books of one frame, one after another, given what the trunk makes of all frames before."""
+
+    def begin(self, hidden: Tensor) -> Any:
+        """hidden [R, D] to the state of a new frame; nothing of the frame before is in it."""
+        ...
+
+    def book(self, k: int, previous: Tensor | None, state: Any) -> Tensor:
+        """Logits [R, W] of book k, float32. previous: [R] int64, the code of book k - 1 (None for k = 0).
+
+        Books are asked for in order, each once; the state is changed in place.
+        """
+        ...
+
+
+class TokenScorer(Protocol):
+    """A language model over steps of K codes. Everything that changes from step to step is in the cache."""
+
+    sizes: tuple[int, ...]  # V of each book
+    depth: DepthScorer | None  # None: Scores.logits holds all books
+
+    def step(self, codes: Tensor, text: Tensor | None, cache: Any) -> Scores:
+        """Read one step, say what comes next.
+
+        Args:
+            codes: [R, K] int64 of the step before, as the pattern lays them; V where a book has no frame there.
+            text: [R, C], what is to be spoken at the step that is asked for, or None where the text is in the cache.
+            cache: changed in place, by one position in each row.
+        """
+        ...
