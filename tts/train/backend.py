@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from tts.frames import Frames, Plan, Tokens, Utterance
 from tts.text.tokens import SymbolTable
 from tts.train.data import Corpus, buckets, pad
 from tts.train.loop import Task, step_seed
+from tts.train.speaker import trained_speaker
 
 Row = tuple[int, ...]  # one utterance, or two of one speaker to be joined
 
@@ -33,6 +35,7 @@ class BackendRecipe:
     model: FlowConfig = field(default_factory=FlowConfig)
     draw: FlowDrawConfig = field(default_factory=FlowDrawConfig)
     normalise: bool = True
+    speaker_start: Path | None = None  # a run of `mynah train speaker`, whose encoder becomes the model's
     budget_frames: int = 4_800  # a batch: rows times the longest
     max_seconds: float = 16.0  # longer clips are left out
     join: float = 0.5  # how often a row joins two utterances of a speaker
@@ -59,6 +62,11 @@ class BackendTask(Task):
         if recipe.normalise:
             mean, deviation = _statistics(train, self.usable)
             model = replace(model, mel_mean=mean, mel_std=deviation)
+        encoder = trained_speaker(recipe.speaker_start) if recipe.speaker_start is not None else None
+        if encoder is not None:
+            model = replace(model, speaker=encoder.config)
+        elif model.speaker is not None:
+            raise SettingsError("a flow with a speaker encoder needs recipe.speaker_start, a run of `mynah train speaker`")
         self.as_heard = torch.tensor([1 if table.is_boundary(i) else k for i, k in enumerate(table.stress_free)])
         self.mates: dict[str, list[int]] = defaultdict(list)  # the clips of each speaker
         for i in self.usable:
@@ -67,6 +75,8 @@ class BackendTask(Task):
         self.batches_per_epoch = len(self._open_epoch(0))
         torch.manual_seed(recipe.seed)
         self.backend = FlowBackend(model)
+        if encoder is not None and self.backend.speaker is not None:
+            self.backend.speaker.encoder.load_state_dict(encoder.state_dict())
         self.valid_batches = self._validation()
 
     def modules(self) -> dict[str, nn.Module]:
@@ -87,7 +97,7 @@ class BackendTask(Task):
         plan = Plan(given["lengths"].double() / rate, given["token_frames"].double() / rate)
         tokens = Tokens(given["ids"], given["token_lengths"], self.backend.table)
         utterance = Utterance(tokens, torch.zeros_like(given["lengths"]), plan=plan)
-        noise = FlowDraw(**{f.name: given[f.name] for f in fields(FlowDraw)})
+        noise = FlowDraw(**{f.name: given[f.name] for f in fields(FlowDraw) if f.name in given})
         return self.backend.loss(utterance, Frames(given["mel"], given["lengths"], spec), noise)
 
     def validate(self) -> dict[str, float]:
@@ -158,7 +168,7 @@ class BackendTask(Task):
         heard = heard & ~noise.masked.gather(1, starts)
         ids = torch.where(heard, self.as_heard[ids], ids)
         tensors = {"mel": mel, "lengths": lengths, "ids": ids, "token_lengths": token_lengths, "token_frames": token_frames}
-        return {**tensors, **{f.name: getattr(noise, f.name) for f in fields(noise)}}
+        return {**tensors, **{name: tensor for name, tensor in vars(noise).items() if tensor is not None}}
 
     def _validation(self) -> list[dict[str, Tensor]]:
         items = self._usable(self.valid)

@@ -118,14 +118,18 @@ class FlowBackend(nn.Module):
         T = target.data.shape[-1]
         real = frame_mask(target.lengths, T)
         mel = self._normalise(target.data).masked_fill(~real[:, None], 0)
+        heard = mel  # at the masked frames the target, elsewhere the prompt: the condition and, where it is in-filled, x
+        if noise.prompt_mel is not None:
+            prompt = self._normalise(noise.prompt_mel).masked_fill(~real[:, None], 0)
+            heard = torch.where(noise.masked[:, None], mel, prompt)
         text = self._lay(utterance, target.lengths, T)
         if self.config.aligned:
             text = text.without(noise.hide_phones)
         given_frames = real & ~noise.masked & ~noise.drop_prompt[:, None]
-        given = self._given(mel, given_frames, text, target.lengths, noise.drop_text)
+        given = self._given(heard, given_frames, text, target.lengths, noise.drop_text)
         t = noise.t.to(mel.dtype)
         x0 = noise.noise.masked_fill(~real[:, None], 0)
-        guess = self.dit(self._fold(point(x0, mel, t)), t, given.condition, given.voice, given.mask)
+        guess = self.dit(self._fold(point(x0, heard, t)), t, given.condition, given.voice, given.mask)
         judged = (real & noise.masked)[:, None]  # [B, 1, T]
         count = judged.sum().clamp(min=1) * mel.shape[1]
         error = (self._unfold(guess, T).float() - velocity(x0, mel)).square()

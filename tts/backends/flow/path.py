@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tts.errors import SettingsError
 from tts.frames import frame_mask
 
 
@@ -32,7 +33,8 @@ class FlowDraw:
     """Everything random of one training step, so that the loss is a pure function of its arguments.
 
     masked: [B, T] bool, the frames to predict; the others are the prompt. hide_phones: [B, T] bool, frames whose phones the
-    network does not see. drop_prompt, drop_text: [B] bool, whole conditions left out, which guidance needs.
+    network does not see. drop_prompt, drop_text: [B] bool, whole conditions left out, which guidance needs. prompt_mel: what
+    is heard of the frames that are not masked, such as the target's under noise; its masked frames are never looked at.
     """
 
     noise: Tensor  # [B, width, T], standard normal
@@ -41,6 +43,7 @@ class FlowDraw:
     hide_phones: Tensor
     drop_prompt: Tensor
     drop_text: Tensor
+    prompt_mel: Tensor | None = None  # [B, bands, T]; None: the target's own frames
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class FlowDrawConfig:
     drop_prompt: float = 0.25
     drop_all: float = 0.15  # the prompt and the text together
     hide_prompt_phones: float = 0.15
+    # where a span runs to the end of one utterance, what comes before it is this long instead, uniform; None: by share
+    prompt_seconds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.prompt_seconds is not None and not 0 <= self.prompt_seconds[0] <= self.prompt_seconds[1]:
+            raise SettingsError(f"prompt_seconds must be two lengths, the shorter first, got {self.prompt_seconds}")
 
 
 def draw(
@@ -61,11 +70,13 @@ def draw(
     config: FlowDrawConfig = FlowDrawConfig(),
     generator: torch.Generator | None = None,
     joins: Tensor | None = None,
+    frame_rate: float = 50.0,
 ) -> FlowDraw:
     """What one training step needs for rows of these lengths [B] (CPU), T being the longest.
 
     joins: [B] int64, the first frame of the second utterance of a row that joins two, 0 for a row of one. A span that runs
-    to the end of such a row begins there: one whole utterance is the prompt of another.
+    to the end of such a row begins there: one whole utterance is the prompt of another. frame_rate: in Hz, for
+    `prompt_seconds`, which leave a second or 30 % of a row to predict, whichever is more.
     The times are stratified: row b's is uniform over the whole range, and together the rows cover it evenly.
     """
     B, T = len(lengths), int(lengths.max()) if len(lengths) else 0
@@ -81,7 +92,13 @@ def draw(
     start = (torch.rand(B, generator=generator) * (lengths - span + 1)).long()
     to_end = chance(config.span_to_end)
     start = torch.where(to_end, lengths - span, start)
-    end = start + span
+    end = torch.where(to_end, lengths, start + span)
+    if config.prompt_seconds is not None:
+        low, high = (seconds * frame_rate for seconds in config.prompt_seconds)
+        longest = (lengths - (0.3 * lengths).clamp(min=frame_rate)).clamp(0, high)  # [B], float
+        shortest = longest.clamp(max=low)
+        prompt = shortest + (longest - shortest) * torch.rand(B, generator=generator)
+        start = torch.where(to_end, prompt.long(), start)
     if joins is not None:
         start = torch.where(to_end & (joins > 0), joins, start)
     position = torch.arange(T)[None]
