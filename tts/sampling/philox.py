@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     TIME = 2  # the flow time of a training example
     SPAN = 3  # the frames a training example must fill in
     DROP = 4  # the conditions a training example goes without
+    CODES = 5  # the codes of an autoregressive model
+    POINTER = 6  # whether the phone pointer advances
 
 
 class PhiloxNoise:
