@@ -1,0 +1,1 @@
+"""Autoregression over the codes of a codec."""
