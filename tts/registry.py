@@ -21,6 +21,9 @@ PARTS: dict[str, dict[str, str]] = {
         "ratio": "tts.duration.rules:Ratio",
         "prompt-rate": "tts.duration.rules:PromptRate",
         "phones": "tts.duration.phones:PhoneDurations",
+        "sentence": "tts.duration.totals:SentenceDurations",
+        "autoregressive": "tts.duration.autoregressive:AutoregressiveDurations",
+        "bytes": "tts.duration.bytes:ByteDurations",
     },
     "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
     "codec": {

@@ -1,11 +1,13 @@
 """Learned durations: a small convolutional network says how long each phone lasts among its neighbours, at a voice's rate.
 
     tokens ─► embedding ─┐
-    rate of the prompt ──┴─► residual convolutions ─► log1p(frames) of each token ─► scaled to the rule's total
+    rate of the prompt ──┴─► residual convolutions ─► log1p(frames) of each token ─┬─ total: rule ─► scaled to the rule's total
+                                                                                   └─ total: sum ──► as they are
 
 The same word is longer before a pause than inside a phrase, and a fast voice swallows other phones than it shortens: what a
-table of typical lengths cannot know. How long they last altogether stays with the rule (tts/duration/rules.py), which has no
-bias: the mean of logarithms, which a network learns, lies below the logarithm of the mean.
+table of typical lengths cannot know. How long they last altogether is either left to the rule (tts/duration/rules.py), since
+the mean of logarithms, which such a network learns, lies below the logarithm of the mean; or is their sum, and then the network
+learns the mean itself (tts/train/duration.py).
 Source: FastSpeech, Ren et al. 2019 (arXiv:1905.09263), section 3.3. Changed: the rate of the prompt is an input, read off it by
 the rule, since zero-shot voices differ in nothing as much.
 """
@@ -13,6 +15,7 @@ the rule, since zero-shot voices differ in nothing as much.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +27,7 @@ from tts.frames import Plan, Prompt, Tokens, frame_mask
 
 @dataclass(frozen=True)
 class PhoneDurationConfig:
-    """rule: typical lengths, by which a prompt's rate is read and the whole is timed."""
+    """rule: typical lengths, by which a prompt's rate is read. total: what times the whole, the rule or the phones' sum."""
 
     vocabulary: int = 1
     table: str = ""
@@ -35,6 +38,7 @@ class PhoneDurationConfig:
     dropout: float = 0.1
     frame_rate: float = 50.0  # frames a second of the alignment that it learns from
     closing: float = 0.1  # s of silence after the last phone; the network does not learn the margins of clips
+    total: Literal["rule", "sum"] = "rule"
 
 
 class PhoneDurations(nn.Module):
@@ -53,6 +57,11 @@ class PhoneDurations(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(config.dim, 1)
+
+    def features(self, tokens: Tokens, prompt: Prompt | None) -> dict[str, Tensor]:
+        """What `forward` takes, by name, on the CPU. Raises FitError: tokens of another symbol table."""
+        log_rate = self.rule.rate(tokens, prompt).log().float()
+        return {"ids": tokens.ids, "lengths": tokens.lengths, "log_rate": log_rate}
 
     def forward(self, ids: Tensor, lengths: Tensor, log_rate: Tensor) -> Tensor:
         """ids [B, L], lengths [B], log_rate [B] (0 is typical, above is slow) to log1p(frames) [B, L]."""
@@ -80,7 +89,8 @@ class PhoneDurations(nn.Module):
             lasts = said.double().cpu().expm1().clamp(min=0) / config.frame_rate  # [L]
             silent = self.rule.silent[tokens.ids[b, :L]]
             spoken = torch.where(silent, 0.0, lasts.clamp(min=1 / config.frame_rate))  # no phone is too short to be heard
-            spoken = spoken * (typical[b, :L] * ~silent).sum() * rate[b] / spoken.sum().clamp(min=1e-9)
+            if config.total == "rule":
+                spoken = spoken * (typical[b, :L] * ~silent).sum() * rate[b] / spoken.sum().clamp(min=1e-9)
             pauses = torch.where(silent, lasts, 0.0)
             if L and silent[0]:
                 pauses[0] = 0.0
