@@ -25,7 +25,10 @@ PARTS: dict[str, dict[str, str]] = {
         "autoregressive": "tts.duration.autoregressive:AutoregressiveDurations",
         "bytes": "tts.duration.bytes:ByteDurations",
     },
-    "backend": {"flow": "tts.backends.flow.model:FlowBackend"},
+    "backend": {
+        "flow": "tts.backends.flow.model:FlowBackend",
+        "ar": "tts.backends.ar.model:ARBackend",
+    },
     "codec": {
         "mel": "tts.codecs.autoencoder:MelCodec",
         "waveform": "tts.codecs.waveform:WaveCodec",

@@ -26,8 +26,14 @@ class TimeEmbedding(nn.Module):
         return self.mlp(torch.cat((angles.sin(), angles.cos()), -1))
 
 
-def position_table(n: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """[n, dim] float32: [cos | sin] of position * 10000^(-2j / dim), the order in which F5-TTS places its text."""
-    speeds = 10_000.0 ** (-torch.arange(0, dim, 2, device=device).float() / dim)
+def position_table(n: int, dim: int, device: torch.device | None = None, last: bool = False) -> Tensor:
+    """[n, dim] float32: [cos | sin] of position * 10000^(-2j / dim), the order in which F5-TTS places its text.
+
+    last: the last speed is 1 / 10000 itself, 10000^(-j / (dim / 2 - 1)), as in MusicGen.
+    """
+    if last:
+        speeds = torch.exp(torch.arange(dim // 2, device=device).float() * (-math.log(10_000) / (dim // 2 - 1)))
+    else:
+        speeds = 10_000.0 ** (-torch.arange(0, dim, 2, device=device).float() / dim)
     angles = torch.arange(n, device=device).float()[:, None] * speeds
     return torch.cat((angles.cos(), angles.sin()), -1)

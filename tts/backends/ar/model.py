@@ -1,0 +1,123 @@
+"""The autoregressive backend: phones, a prompt's codes and a plan in, the codes of the target out, one frame after another."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tts.backends.ar.config import ARConfig, ARSettings
+from tts.backends.ar.draw import ARDraw
+from tts.backends.ar.heads import DepthHead
+from tts.backends.ar.network import ARNetwork, Text
+from tts.backends.ar.text import lay
+from tts.errors import FitError
+from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.sampling.philox import PhiloxNoise
+
+IGNORED = -100  # a target that is not judged
+
+
+class ARBackend(nn.Module):
+    """A language model over the codes of a codec, with one of two heads: QTTS's delayed books, or books one by one."""
+
+    settings_type = ARSettings
+    prompt_seconds = (0.5, 12.0)
+
+    def __init__(self, config: ARConfig, noise: PhiloxNoise | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.emits = config.spec
+        self.needs = {"codes": config.spec}
+        self.table = config.table
+        self.plans = "exact" if config.text == "aligned" else "cap"
+        self.noise = noise if noise is not None else PhiloxNoise()
+        self.pattern = config.pattern
+        self.network = ARNetwork(config)
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def loss(self, utterance: Utterance, target: Frames, noise: ARDraw) -> dict[str, Tensor]:
+        """How surprising the codes are.
+
+        Args:
+            utterance: tokens of the whole row and, when aligned, a plan with their seconds; `content` where the model has no
+                text layers. No prompt: the first frames of the row, as many as the draw says, play its part.
+            target: codes [B, K, T] of the whole row, anything beyond its length. noise: from `draw.draw`, on the same device.
+        Returns:
+            "codes": mean cross-entropy in nats of all codes of real frames, the prompt's too; "book0": that of book 0;
+            "advance": of moving on to the next phone, where text is aligned; "loss": codes + advance_weight * advance.
+        """
+        check_fit("the target", target.spec, "the autoregressive backend", self.emits)
+        assert utterance.prompt is None, "in training the prompt is the beginning of the target"
+        V = self.config.size
+        T = target.data.shape[-1]
+        real = frame_mask(target.lengths, T)
+        codes = target.data.masked_fill(~real[:, None], V)
+        # 1. what is read, what is asked for
+        said, wanted = self._steps(codes.masked_fill(noise.masked[:, None], V)), self._steps(codes)
+        S = wanted.shape[2]
+        wanted = wanted.masked_fill(wanted == V, IGNORED)
+        if self.config.end:
+            wanted[:, 0].scatter_(1, target.lengths[:, None], V)
+        # 2. what is told
+        is_prompt = torch.arange(T, device=real.device) < noise.prompt[:, None]
+        voice = self.network.hear(target.data.masked_fill(~real[:, None], 0), is_prompt & real)
+        told = voice[:, None] * (torch.arange(S, device=real.device) >= noise.prompt[:, None])[..., None]
+        text, token_frames = self._text(utterance, noise)
+        if token_frames is not None:
+            token, stays = lay(token_frames, S)
+            told = told + self.network.place_text(text, token, stays)
+        # 3. what the model says
+        hidden = self.network(F.pad(said, (1, -1), value=V), told, text)
+        losses = self._surprise(hidden, wanted)
+        losses["loss"] = losses["codes"]
+        if token_frames is not None:
+            assert self.network.advance is not None
+            moves = (F.pad(token, (0, 1), value=-1).diff(dim=1) != 0)[:, :T].float()
+            judged = text.known.gather(1, token)[:, :T] & real
+            energy = self.network.advance(hidden[:, :T])[..., 0].float()
+            surprise = F.binary_cross_entropy_with_logits(energy, moves, reduction="none")
+            losses["advance"] = surprise.masked_fill(~judged, 0).sum() / judged.sum().clamp(min=1)
+            losses["loss"] = losses["loss"] + self.config.advance_weight * losses["advance"]
+        return losses
+
+    def _steps(self, codes: Tensor) -> Tensor:
+        """Codes [B, K, T] as the pattern lays them, [B, K, S]; with a step for the end of the longest row."""
+        steps = self.pattern.build(codes, self.config.size)
+        missing = 1 + codes.shape[2] - steps.shape[2] if self.config.end else 0
+        return F.pad(steps, (0, max(0, missing)), value=self.config.size)
+
+    def _text(self, utterance: Utterance, noise: ARDraw) -> tuple[Text, Tensor | None]:
+        """The text of whole rows as far as it may be seen, and the frames of its tokens where they are told."""
+        if utterance.content is not None:
+            content = utterance.content
+            known = frame_mask(content.lengths, content.data.shape[2]) & ~noise.drop_text[:, None]
+            return self.network.read_vectors(content.data.transpose(1, 2), known), None
+        tokens = utterance.tokens
+        known = frame_mask(tokens.lengths, tokens.ids.shape[1]) & ~noise.drop_text[:, None]
+        if self.config.text != "aligned":
+            return self.network.read(tokens.ids, known), None
+        if utterance.plan is None:
+            raise FitError("an autoregressive backend with aligned text is trained with a plan that gives each token's seconds")
+        token_frames = utterance.plan.token_frames(self.emits.rate)
+        begins = token_frames.cumsum(1) - token_frames
+        known = known & ~(noise.hide_phones[:, None] & (begins < noise.prompt[:, None]))
+        return self.network.read(tokens.ids, known), token_frames
+
+    def _surprise(self, hidden: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+        """hidden [B, S, D] and the codes asked for [B, K, S] to mean cross-entropies, positions without any left out."""
+        wanted = wanted.transpose(1, 2).flatten(0, 1)  # [B S, K]
+        asked = (wanted != IGNORED).any(1).nonzero()[:, 0]
+        wanted, hidden = wanted[asked], hidden.flatten(0, 1)[asked]
+        head = self.network.head
+        if isinstance(head, DepthHead):
+            seen = wanted.clamp(min=0, max=self.config.size - 1)  # after an end there are no more books
+            logits = head(hidden, seen)
+        else:
+            logits = head(hidden)
+        logits = logits.float()
+        surprise = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+        surprise = surprise.view_as(wanted)
+        count = (wanted != IGNORED).sum(0).clamp(min=1)  # of each book
+        return {"codes": surprise.sum() / count.sum(), "book0": surprise[:, 0].sum() / count[0]}

@@ -1,0 +1,53 @@
+"""The text of an autoregressive backend: the encoder of its tokens, and which token each frame belongs to.
+
+    tokens   ð ə k æ t          frames   2 1 2 3 1
+    token    0 0 1 2 2 3 3 3 4 5 5 …          how long already   0 1 0 0 1 0 1 2 0 0 1 …
+
+Index L (here 5) stands for no token: beyond the last one, or where the phones of a prompt are not known.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from tts.backends.ar.config import ARConfig
+from tts.nn.conv import ConvNeXtV2Block, blank
+from tts.nn.time_embedding import position_table
+
+
+def lay(token_frames: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """Frames of each token [B, L] to the token of each frame and how many frames before it had the same, both [B, T] int64."""
+    B, L = token_frames.shape
+    t = torch.arange(T, device=token_frames.device).expand(B, T).contiguous()
+    if L == 0:
+        return torch.zeros_like(t), t
+    ends = token_frames.cumsum(1)
+    token = torch.searchsorted(ends, t, right=True)  # the first token that ends after t
+    last = token.clamp(max=L - 1)
+    start = torch.where(token < L, ends.gather(1, last) - token_frames.gather(1, last), ends[:, -1:])
+    return token, t - start
+
+
+class TextEncoder(nn.Module):
+    """Tokens to vectors that know their neighbours: an embedding and ConvNeXt V2 blocks.
+
+    Where the model must find the way through the text by itself, positions are added.
+    """
+
+    def __init__(self, config: ARConfig) -> None:
+        super().__init__()
+        self.table = nn.Embedding(config.vocabulary, config.text_dim)
+        hidden = round(config.text_dim * config.text_mult)
+        self.blocks = nn.ModuleList(ConvNeXtV2Block(config.text_dim, hidden) for _ in range(config.text_layers))
+        self.placed = config.text != "aligned"
+
+    def forward(self, ids: Tensor, known: Tensor) -> Tensor:
+        """ids [B, L] int64, known [B, L] bool to [B, L, C]; a token that is not known is as if it were padding, and zero."""
+        x = self.table(ids)
+        if self.placed:
+            x = x + position_table(x.shape[1], x.shape[2], x.device)
+        x = blank(x, known)
+        for block in self.blocks:
+            x = blank(block(x, known), known)
+        return x
