@@ -71,7 +71,7 @@ def chi_square(drawn: torch.Tensor, p: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     "policy",
-    [Policy(), Policy(temperature=0.7), Policy(top_k=6), Policy(top_p=0.8), Policy(min_p=0.2), Policy(top_k=9, top_p=0.7)],,
+    [Policy(), Policy(temperature=0.7), Policy(top_k=6), Policy(top_p=0.8), Policy(min_p=0.2), Policy(top_k=9, top_p=0.7)],
 )
 def test_the_codes_follow_the_stated_law(policy):
     generator = torch.Generator().manual_seed(1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tts.errors import SettingsError
 
 T = TypeVar("T")
-Each = T | tuple[T, ...]  # one for all codebooks, or one for each
+Each: TypeAlias = T | tuple[T, ...]  # one for all codebooks, or one for each
 
 
 @dataclass(frozen=True)
