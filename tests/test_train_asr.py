@@ -73,6 +73,22 @@ def test_a_text_without_phones_is_a_target_of_none(tmp_path: Path) -> None:
     assert bool(torch.isfinite(quiet.loss(batch, 0)["loss"]))
 
 
+def test_a_noisy_student_learns_what_was_surely_heard_in_clips_without_a_text(tmp_path: Path) -> None:
+    clips, scores = [Clip(known=()), Clip(known=(), frames=[9, 6, 6, 5, 6, 9, 6, 9])], [-0.2, -0.9]
+    student = task(tmp_path / "c", clips, scores, replace(RECIPE, heard=True, tempo=0.0))
+    for step in range(3):
+        batch = student.batch(step)
+        assert set(batch["lengths"].tolist()) == {sum(clips[0].frames)}  # never the second, which was hardly understood
+        assert batch["targets"].tolist() == phones_of(CAT) * len(batch["mel"])
+        assert bool((batch["mel"].argmax(1) == batch["labels"]).all())
+    assert student.loss(batch, 0)["ctc"] > 0 and student.loss(batch, 0)["frames"] > 0
+    trusting = task(tmp_path / "d", clips, scores, replace(RECIPE, heard=True, heard_score=-1.0, tempo=0.0))
+    taught = {int(T) for step in range(4) for T in trusting.batch(step)["lengths"]}
+    assert taught == {sum(clip.frames) for clip in clips}
+    with pytest.raises(SettingsError, match="needs transcripts"):
+        task(tmp_path / "off", clips, scores)
+
+
 def test_a_few_steps_teach_it_to_read(tmp_path: Path) -> None:
     pupil = task(tmp_path / "c", [Clip([3, 4, 4, 5, 4, 5, 4, 3])] * 4)
     fit(pupil, LoopConfig(steps=60, lr=1e-2, warmup=5, ema=0.0, validate_every=1000), tmp_path / "run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +33,8 @@ class RecognizerRecipe:
     frame_weight: float = 1.0  # of the cross-entropy of frame labels, where an alignment is known
     aligned_only: bool = False  # leave out clips without frame labels
     min_score: float = -3.0  # of an alignment whose frame labels are trusted
+    heard: bool = False  # train on what an earlier recognizer heard in clips without a text (noisy student)
+    heard_score: float = -0.35  # where its log-confidence (the alignment's score) is at least this
     warp: float = 0.12  # the frequency axis is stretched by up to this share (length of the vocal tract)
     tempo: float = 0.15  # and time by up to this
     time_masks: int = 2
@@ -45,12 +48,16 @@ class RecognizerRecipe:
 
 
 class RecognizerTask(Task):
-    """Phones from mels. train, valid: prepared corpora with tokens; an alignment beside train adds frame labels."""
+    """Phones from mels. train, valid: prepared corpora with tokens; an alignment beside train adds frame labels.
+
+    With `heard`, a noisy student (Xie et al. 2020): clips without a text have for their text the phones that a teacher, the
+    recognizer that aligned them, heard in the clean sound; the student hears it masked, warped and veiled like any other.
+    """
 
     def __init__(self, recipe: RecognizerRecipe, train: Corpus, valid: Corpus) -> None:
         self.recipe, self.train, self.valid = recipe, train, valid
         longest = recipe.max_seconds * float(recipe.model.mel.spec.rate)
-        lengths = [(item.frames, len(item.tokens)) for item in train.items]
+        lengths = [(item.frames, len(self._tokens(i))) for i, item in enumerate(train.items)]
         weights = [item.weight * self._usable(i, longest) for i, item in enumerate(train.items)]
         if not any(weights):
             aligned = "aligned clip" if recipe.aligned_only else "clip"
@@ -74,10 +81,10 @@ class RecognizerTask(Task):
         draw = torch.Generator().manual_seed(step * 1_000_003 + recipe.seed)
         mels, targets, labels = [], [], []
         for i in rows:
-            mel, label = self._augmented(self.train.mel(i), frame_labels(self.train, i, recipe.min_score), draw)
+            mel, label = self._augmented(self.train.mel(i), frame_labels(self.train, i, self._trusted(i)), draw)
             mels.append(mel)
             labels.append(label)
-            targets.append(torch.tensor(phones_of(self.train.item(i).tokens), dtype=torch.int64))
+            targets.append(torch.tensor(phones_of(self._tokens(i)), dtype=torch.int64))
         mel, lengths = pad(mels)
         return {
             "mel": mel,
@@ -89,9 +96,20 @@ class RecognizerTask(Task):
 
     def _usable(self, i: int, longest: float) -> bool:
         """Whether item i of train has a text with ROOM for its phones, and at most `longest` frames."""
+        tokens = self._tokens(i)
+        fits = ROOM * len(phones_of(tokens)) <= self.train.item(i).frames <= longest
+        return bool(tokens) and fits and (not self.recipe.aligned_only or aligned(self.train, i, self._trusted(i)))
+
+    def _tokens(self, i: int) -> Sequence[int]:
+        """The tokens item i of train is taught: its text's, else with `heard` those that were surely heard, else none."""
         item = self.train.item(i)
-        fits = ROOM * len(phones_of(item.tokens)) <= item.frames <= longest
-        return bool(item.tokens) and fits and (not self.recipe.aligned_only or aligned(self.train, i, self.recipe.min_score))
+        if item.tokens or not self.recipe.heard or not aligned(self.train, i, self.recipe.heard_score):
+            return item.tokens
+        return self.train.tokens(i).tolist()
+
+    def _trusted(self, i: int) -> float:
+        """The score from which item i's frame labels are trusted: a reading must be surer than the alignment of a text."""
+        return self.recipe.min_score if self.train.item(i).tokens else self.recipe.heard_score
 
     def _augmented(self, mel: Tensor, labels: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Another voice in another room: mel [bands, T] and labels [T] to the same of another T."""

@@ -3,6 +3,7 @@
 manifest.tsv │ metadata.csv + wavs/ │ lines of text and a teacher ──► clips
 clips ──► load, 16 kHz mono, trim, loudness, (speed) ──► mel, samples ─┐
 texts ──► normalise ──► phones ────────────────────────────────────────┴──► shards (tts/train/data.py)
+                          teacher: the phones it said ──► exact frames ──► alignment
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from __future__ import annotations
 import csv
 import functools
 import logging
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,15 +23,17 @@ from typing import TextIO
 import numpy as np
 import torch
 
-from tts.audio import MelRecipe, level, log_mel, resample, trim
-from tts.errors import InputError, MissingPackageError, PromptError, SettingsError, TextError
+from tts.audio import MARGIN, MelRecipe, level, log_mel, resample, trim
+from tts.errors import InputError, PromptError, SettingsError, TextError
 from tts.recording import load
+from tts.text.normalize import normalize
 from tts.text.phonemes import PhoneFrontEnd
-from tts.train.data import Corpus, CorpusWriter, Item, save_manifest
+from tts.train.data import UNALIGNED, Corpus, CorpusWriter, Item, save_alignment, save_manifest
+from tts.train.teacher import Span, number_sentences, on_frames, say, voices_of
 
 log = logging.getLogger(__name__)
 
-TEACHERS = {"flite": "flite", "festival": "text2wave"}  # teacher: the command it needs
+KNOWN = 0.0  # the score of an alignment that is certain: a log-probability of 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class PrepareConfig:
     weights: Mapping[str, float] = field(default_factory=dict)  # by corpus; 1.0 where none is given
     pace: tuple[float, float] = (3.0, 30.0)  # characters a second; what lies outside does not say its text
     trim: bool = True  # silence at both ends, but for a margin
+    number_lines: int = 0  # lines full of figures that a teacher says besides
     workers: int = 2  # processes
     shard_bytes: int = 60_000_000
 
@@ -66,6 +67,16 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """A clip at one speed: samples [N], mel [bands, T], and where its phones lie, if a teacher told."""
+
+    speed: float
+    samples: np.ndarray
+    mel: np.ndarray
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What came of it. skipped: the clip's id and the reason."""
 
@@ -80,39 +91,49 @@ def prepare(source: str | Path, out: str | Path, config: PrepareConfig = Prepare
     Args:
         source: a TSV manifest (columns path, text; and if known corpus, speaker, sex, language; paths relative to the TSV),
             an LJSpeech-shaped folder (metadata.csv: id|text|normalised, wavs/), or, with a teacher, lines of text.
-        teacher: "flite:slt,rms,awb,kal16": every voice says every line. flite and festival (its `text2wave`) are known.
+        teacher: "flite:slt,rms,awb,kal16" or "festival:kal_diphone": every voice says every line, in normalised words. The
+            clips' tokens are the phones that it said, and alignment.safetensors has their exact frames (tts/train/teacher.py).
     Returns:
         counts, and the clips that were left out: unreadable, unpronounceable, or at a pace that cannot be their text.
     Raises:
         InputError: there is nothing to prepare, or the manifest cannot be understood.
         MissingPackageError: the teacher is not installed.
     """
-    clips = read_clips(Path(source), config.language, teacher)
+    clips = read_clips(Path(source), config.language, teacher, config.number_lines)
     if not clips:
         raise InputError(f"{source} lists no clips; give a TSV with columns path and text, or a folder with metadata.csv")
     if twice := [name for name, times in Counter(clip.id for clip in clips).items() if times > 1]:
         raise InputError(f"{source} lists {twice[0]!r} more than once; every clip needs a path of its own")
     front = PhoneFrontEnd()
     tokens, skipped = _phones(front, {clip.id: (clip.text, clip.language) for clip in clips})
-    seconds, count = 0.0, 0
+    items: list[Item] = []
+    lasts: list[list[int]] = []  # frames of each token
     with CorpusWriter(out, _tables(front, config.mel), config.shard_bytes) as writer:
         for clip, result in zip(clips, _measured(clips, config), strict=True):
             if isinstance(result, str):
                 skipped.append((clip.id, result))
                 continue
-            for speed, samples, mel in result:
-                item = _item(clip, speed, len(samples), mel.shape[1], tokens.get(clip.id, ()), config)
+            for copy in result:
+                said, frames = list(tokens.get(clip.id, ())), list[int]()
+                if copy.spans and said:
+                    said, frames = on_frames(copy.spans, said, copy.mel.shape[1], float(config.mel.spec.rate))
+                item = _item(clip, copy, tuple(said), config)
                 if reason := _wrong_pace(item, config.pace):
                     skipped.append((item.id, reason))
                     continue
-                writer.add(item, torch.from_numpy(mel), torch.from_numpy(samples) if config.audio else None)
-                seconds, count = seconds + item.seconds, count + 1
-        if not count:
+                writer.add(item, torch.from_numpy(copy.mel), torch.from_numpy(copy.samples) if config.audio else None)
+                items.append(item)
+                lasts.append(frames)
+        if not items:
             raise InputError(f"no clip of {source} could be read; the first: {skipped[0][0]}: {skipped[0][1]}")
+    if teacher:
+        known = [list(item.tokens) if frames else [] for item, frames in zip(items, lasts, strict=True)]
+        save_alignment(out, known, lasts, [KNOWN if frames else UNALIGNED for frames in lasts])
     for name, reason in skipped:
         log.warning("left out %s: %s", name, reason)
-    log.info("%d items, %.2f h, %d left out: %s", count, seconds / 3600, len(skipped), out)
-    return Prepared(count, seconds, tuple(skipped))
+    seconds = sum(item.seconds for item in items)
+    log.info("%d items, %.2f h, %d left out: %s", len(items), seconds / 3600, len(skipped), out)
+    return Prepared(len(items), seconds, tuple(skipped))
 
 
 def phonemise(folder: str | Path) -> list[tuple[str, str]]:
@@ -132,10 +153,12 @@ def phonemise(folder: str | Path) -> list[tuple[str, str]]:
 # ------------------------------------------------------------------------------------------------- what there is to read
 
 
-def read_clips(source: Path, language: str, teacher: str = "") -> list[Clip]:
-    """The clips of a manifest, a folder or a text file, in their order. Raises InputError."""
+def read_clips(source: Path, language: str, teacher: str = "", number_lines: int = 0) -> list[Clip]:
+    """The clips of a manifest, a folder or a text file, in their order. Raises InputError; with a teacher as `voices_of`."""
     if teacher:
-        return list(_teacher_clips(source, language, teacher))
+        return list(_teacher_clips(source, language, teacher, number_lines))
+    if number_lines:
+        raise SettingsError("number_lines are said by a teacher; give one, as flite:slt")
     metadata = source / "metadata.csv"
     if metadata.is_file():
         return list(_ljspeech_clips(metadata, language))
@@ -175,18 +198,17 @@ def _ljspeech_clips(path: Path, language: str) -> Iterator[Clip]:
             yield Clip(fields[0], name, name, "", language, _sentence_case(fields[-1]), wav)
 
 
-def _teacher_clips(path: Path, language: str, teacher: str) -> Iterator[Clip]:
-    program, _, voices = teacher.partition(":")
-    if program not in TEACHERS or not voices:
-        raise SettingsError(f"a teacher is {' or '.join(TEACHERS)}, a colon and its voices (flite:slt,rms), got {teacher!r}")
-    if shutil.which(TEACHERS[program]) is None:
-        raise MissingPackageError(f"{program} is not installed: apt install {program}")
+def _teacher_clips(path: Path, language: str, teacher: str, number_lines: int) -> Iterator[Clip]:
+    voices = voices_of(teacher)
+    if not language.startswith("en"):
+        raise SettingsError(f"teachers speak English, got language {language!r}")
     with _opened(path) as file:
         lines = [_sentence_case(line.strip()) for line in file if line.strip()]
-    for number, text in enumerate(lines, 1):
-        for voice in voices.split(","):
+    for number, line in enumerate([*lines, *number_sentences(number_lines, seed=0)], 1):
+        words = normalize(line, language)  # so that text and sound agree, however the teacher would read figures
+        for program, voice in voices:
             name = f"{program}-{voice}"
-            yield Clip(f"{name}-{number:05d}", f"teacher-{program}", name, "", language, text, teacher=(program, voice))
+            yield Clip(f"{name}-{number:05d}", f"teacher-{program}", name, "", language, words, teacher=(program, voice))
 
 
 def _opened(path: Path) -> TextIO:
@@ -204,7 +226,7 @@ def _sentence_case(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- from clip to item
 
 
-def _measured(clips: Sequence[Clip], config: PrepareConfig) -> Iterator[list[tuple[float, np.ndarray, np.ndarray]] | str]:
+def _measured(clips: Sequence[Clip], config: PrepareConfig) -> Iterator[list[Copy] | str]:
     """What `_measure` says of each clip, in order, with a progress bar."""
     from rich.progress import track
 
@@ -217,44 +239,34 @@ def _measured(clips: Sequence[Clip], config: PrepareConfig) -> Iterator[list[tup
         yield from track(pool.map(work, clips, chunksize=16), "preparing", len(clips))
 
 
-def _measure(clip: Clip, config: PrepareConfig) -> list[tuple[float, np.ndarray, np.ndarray]] | str:
-    """(speed, samples [N], mel [bands, T]) of a clip and of its perturbed copies, or the reason why there are none."""
+def _measure(clip: Clip, config: PrepareConfig) -> list[Copy] | str:
+    """A clip at its own speed and at the perturbed ones, or the reason why it cannot be used."""
     rate = config.mel.sample_rate
+    spans: tuple[Span, ...] = ()
     try:
-        recording, given, _ = load(clip.path) if clip.path is not None else _say(clip)
+        if clip.teacher is not None:
+            said = say(*clip.teacher, clip.text)
+            said = said.trimmed(MARGIN) if config.trim else said
+            recording, given, spans = said.samples, said.rate, said.phones
+        else:
+            assert clip.path is not None, clip
+            recording, given, _ = load(clip.path)
     except PromptError as error:
         return str(error)
     copies = []
     for speed in (1.0, *config.perturb):
         # played faster, then sampled as before: speed, pitch and formants move together (Ko et al. 2015)
         samples = resample(recording, round(given * speed), rate)
-        samples = level(trim(samples, rate) if config.trim else samples, rate)
+        samples = level(trim(samples, rate) if config.trim and not spans else samples, rate)
         mel = log_mel(samples[None], config.mel)[0]
-        copies.append((speed, samples.float().numpy(), mel.numpy()))
+        moved = tuple((phone, start / speed, end / speed) for phone, start, end in spans)
+        copies.append(Copy(speed, samples.float().numpy(), mel.numpy(), moved))
     return copies
 
 
-def _say(clip: Clip) -> tuple[torch.Tensor, int, list[str]]:
-    """What the teacher says, as `load` returns it. Raises PromptError."""
-    assert clip.teacher is not None, clip
-    program, voice = clip.teacher
-    with tempfile.TemporaryDirectory() as folder:
-        wav = Path(folder) / "said.wav"
-        if program == "flite":
-            command = ["flite", "-voice", voice, "-t", clip.text, "-o", str(wav)]
-        else:
-            command = ["text2wave", "-eval", f"(voice_{voice})", "-o", str(wav)]
-        try:
-            done = subprocess.run(command, input=clip.text, capture_output=True, text=True, timeout=120)
-        except subprocess.TimeoutExpired as error:
-            raise PromptError(f"{program} did not finish saying {clip.text[:60]!r}") from error
-        if done.returncode != 0 or not wav.is_file():
-            raise PromptError(f"{program} failed on {clip.text[:60]!r}: {done.stderr.strip()[-200:]}")
-        return load(wav)
-
-
-def _item(clip: Clip, speed: float, N: int, T: int, tokens: tuple[int, ...], config: PrepareConfig) -> Item:
-    suffix = "" if speed == 1.0 else f"@{speed:g}"
+def _item(clip: Clip, copy: Copy, tokens: tuple[int, ...], config: PrepareConfig) -> Item:
+    suffix = "" if copy.speed == 1.0 else f"@{copy.speed:g}"
+    N = len(copy.samples)
     return Item(
         id=clip.id + suffix,
         speaker=clip.speaker + suffix,
@@ -263,7 +275,7 @@ def _item(clip: Clip, speed: float, N: int, T: int, tokens: tuple[int, ...], con
         language=clip.language,
         seconds=round(N / config.mel.sample_rate, 4),
         text=clip.text if tokens else "",
-        frames=T,
+        frames=copy.mel.shape[1],
         samples=N,
         tokens=tokens,
         weight=config.weights.get(clip.corpus, 1.0),
