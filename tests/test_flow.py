@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tts.audio import MelRecipe
 from tts.backends.flow.config import FlowConfig, FlowSettings
+from tts.backends.flow.dit import TimeExperts
 from tts.backends.flow.model import FlowBackend
 from tts.backends.flow.path import FlowDraw, FlowDrawConfig, draw, point, velocity
 from tts.backends.flow.rows import make_row
@@ -17,6 +18,7 @@ from tts.config import load_config
 from tts.errors import FitError, SettingsError
 from tts.frames import Frames, Plan, Prompt, Tokens, Utterance
 from tts.interfaces import Backend, Trainable
+from tts.nn.speaker import SpeakerConfig
 from tts.train.run import BackendTraining
 
 MEL = MelRecipe(bands=4)
@@ -26,7 +28,15 @@ PLAIN = FlowConfig(
 ALIGNED = replace(
     PLAIN, expansion="aligned", patch=2, modulation="shared", prior=True, prompt_statistics=True, mel_mean=-4.0, mel_std=2.0
 )
-CONFIGS = [PLAIN, ALIGNED, replace(ALIGNED, expansion="plain", long_skip=True, qk_norm=True, rope_heads=1)]
+SPEAKER = SpeakerConfig(bands=4, window=4, join=1, hidden=8, layers=1, dim=8)
+CONFIGS = [
+    PLAIN,
+    ALIGNED,
+    replace(ALIGNED, expansion="plain", long_skip=True, qk_norm=True, rope_heads=1),
+    replace(ALIGNED, speaker=SPEAKER, time_experts=2),
+    replace(ALIGNED, speaker=SPEAKER, prompt_statistics=False, infill=False),
+    replace(PLAIN, prompt_statistics=True, infill=False),
+]
 FAST = FlowSettings(steps=3)
 
 
@@ -213,7 +223,55 @@ def test_the_loss_is_a_pure_function_and_every_weight_learns(config: FlowConfig)
     one, two = loss_of(model, noise, 11), loss_of(model, noise, 11)
     assert all(torch.equal(one[name], two[name]) for name in one)
     one["loss"].backward()
-    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all(name.startswith("speaker.encoder.") for name in still), still  # it was learnt elsewhere
+    assert all(p.requires_grad != name.startswith("speaker.encoder.") for name, p in model.named_parameters())
+
+
+def test_an_expert_learns_from_its_own_part_of_the_times_alone() -> None:
+    model = backend(replace(PLAIN, time_experts=4, dropout=0.0)).train()
+    noise = replace(draw(torch.tensor([11, 6]), 4, FlowDrawConfig(drop_all=0)), t=torch.tensor([0.99, 0.3]))
+    loss_of(model, noise, 11)["loss"].backward()
+    experts = model.dit.blocks[0].feed_forward.experts
+    assert [all(p.grad is not None and bool(p.grad.any()) for p in expert.parameters()) for expert in experts] == [
+        False, True, False, True,
+    ]  # fmt: skip
+
+
+def test_rows_of_different_times_each_go_through_their_expert() -> None:
+    experts = TimeExperts(torch.nn.Linear(3, 3) for _ in range(4))
+    x, expert = torch.randn(5, 2, 3), torch.tensor([2, 0, 2, 3, 0])
+    by_row = torch.stack([experts.experts[e](row) for e, row in zip(expert.tolist(), x, strict=True)])
+    assert torch.allclose(experts(x, expert), by_row, atol=1e-6)
+
+
+def test_without_infilling_the_voice_alone_is_known_and_the_row_is_the_target() -> None:
+    for options in ({"prompt_statistics": True}, {"speaker": SPEAKER, "prompt_statistics": False}):
+        config = replace(ALIGNED, infill=False, **options)  # type: ignore[arg-type]
+        model, asked = backend(config), utterance([0], config)
+        row = make_row(config, asked, 0, model.noise, torch.device("cpu"))
+        assert row.n_frames == 7 and not row.given.any() and row.heard.shape == (4, 5)
+        said = model.generate(asked, FAST).data
+        assert asked.prompt is not None
+        mel = asked.prompt.frames["mel"]
+        other = replace(asked, prompt=replace(asked.prompt, frames={"mel": replace(mel, data=mel.data.flip(1))}))
+        assert not torch.allclose(said, model.generate(other, FAST).data, atol=1e-3)
+        silent = replace(asked, prompt=replace(asked.prompt, tokens=Tokens.of([[]], "t"), token_frames=None))
+        assert torch.equal(said, model.generate(silent, FAST).data)  # what the prompt says is not read
+        context = Frames(torch.zeros(1, 4, 7), torch.tensor([7]), MEL.spec)
+        with pytest.raises(FitError, match="edit"):
+            model.generate(replace(asked, context=context, keep=torch.ones(1, 7).bool()), FAST)
+
+
+def test_a_speaker_encoder_hears_the_prompt_at_any_level() -> None:
+    model = backend(replace(ALIGNED, speaker=SPEAKER))
+    assert model.speaker is not None
+    mel, known = torch.randn(3, 4, 9), torch.ones(3, 9).bool()
+    known[1, 5:], known[2] = False, False
+    voice = model.speaker(mel, known)
+    assert torch.allclose(voice, model.speaker(mel + 3.0, known), atol=1e-5)
+    assert torch.allclose(voice[1:2], model.speaker(mel[1:2, :, :5], known[1:2, :5]), atol=1e-6)
+    assert bool(voice[0].any()) and not voice[2].any()
 
 
 def test_fresh_weights_predict_zero_velocity() -> None:
@@ -272,7 +330,14 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(FitError, match=word):
             model.generate(wrong, FAST)
-    for option, value in (("modulation", "blocks"), ("expansion", "align"), ("dim", 20), ("rope_heads", 3)):
+    for option, value in (
+        ("modulation", "blocks"),
+        ("expansion", "align"),
+        ("dim", 20),
+        ("rope_heads", 3),
+        ("time_experts", 0),
+        ("speaker", SpeakerConfig()),
+    ):
         with pytest.raises(SettingsError, match=option):
             replace(PLAIN, **{option: value})  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|backend CONFIG key=value…`.
+"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|speaker|backend CONFIG key=value…`.
 
 The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
 `from tts.train.run import train; train("vocoder", "config.json")`.
@@ -26,6 +26,7 @@ from tts.train.codec import CodecRecipe, CodecTask
 from tts.train.data import Corpus
 from tts.train.duration import DurationRecipe, DurationTask
 from tts.train.loop import LoopConfig, Task, fit
+from tts.train.speaker import SpeakerRecipe, SpeakerTask
 from tts.train.state import export, newest_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
 from tts.train.waveform_codec import WaveCodecRecipe, WaveCodecTask
@@ -99,6 +100,15 @@ class DurationTraining(Training):
         return DurationTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
 
 
+@dataclass(frozen=True)
+class SpeakerTraining(Training):
+    recipe: SpeakerRecipe = field(default_factory=SpeakerRecipe)
+    out: Path = Path("runs/speaker")
+
+    def task(self) -> Task:
+        return SpeakerTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
 CONFIG = "config.json"  # in the folder of a run: all values that it was started with
 TRAININGS: dict[str, Any] = {
     "asr": RecognizerTraining,
@@ -106,6 +116,7 @@ TRAININGS: dict[str, Any] = {
     "codec": CodecTraining,
     "waveform-codec": WaveCodecTraining,
     "vocoder": VocoderTraining,
+    "speaker": SpeakerTraining,
     "backend": BackendTraining,
 }
 

@@ -10,6 +10,7 @@ from tts.audio import MelRecipe
 from tts.config import from_mapping
 from tts.decoding.solvers import SOLVERS
 from tts.errors import SettingsError, nearest
+from tts.nn.speaker import SpeakerConfig
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class FlowConfig:
     zero_init: bool = True  # modulations and output start at zero, so that each block starts as the identity
     modulation: str = "block"  # or "shared": one layer for all blocks and a bias for each
     patch: int = 1  # frames a position
+    time_experts: int = 1  # feed-forward networks of a block, each for an equal part of the flow times
     # The text
     expansion: str = "plain"  # or "aligned": each token on the frames it lasts
     text_dim: int = 512
@@ -44,6 +46,8 @@ class FlowConfig:
     mask_fillers: bool = True  # plain texts: fillers stay zero throughout the text encoder
     # Beyond F5-TTS
     prompt_statistics: bool = False  # mean and deviation of the prompt's bands join the time embedding
+    speaker: SpeakerConfig | None = None  # so does the vector of a speaker encoder, which is learnt by itself
+    infill: bool = True  # the prompt's mel stands before the target; False: only its voice is known, by the two above
     prior: bool = False  # the text encoder predicts the mel itself, and the transformer sees its guess
     prior_weight: float = 1.0
     mel_mean: float = 0.0  # mels are normalised by these inside
@@ -52,7 +56,7 @@ class FlowConfig:
     def __post_init__(self) -> None:
         _one_of("modulation", self.modulation, ["block", "shared"])
         _one_of("expansion", self.expansion, ["plain", "aligned"])
-        for name in ("vocabulary", "dim", "depth", "heads", "head_dim", "patch", "text_dim"):
+        for name in ("vocabulary", "dim", "depth", "heads", "head_dim", "patch", "time_experts", "text_dim"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.dim % 16:
@@ -61,6 +65,8 @@ class FlowConfig:
             raise SettingsError(f"head_dim and text_dim must be even, got {self.head_dim} and {self.text_dim}")
         if self.rope_heads is not None and not 0 <= self.rope_heads <= self.heads:
             raise SettingsError(f"rope_heads must be 0..{self.heads} or None, got {self.rope_heads}")
+        if self.speaker is not None and self.speaker.bands != self.mel.bands:
+            raise SettingsError(f"speaker.bands must be those of the mel, {self.mel.bands}, got {self.speaker.bands}")
         if self.mel_std <= 0:
             raise SettingsError(f"mel_std must be positive, got {self.mel_std}")
 

@@ -7,6 +7,8 @@ x ‖ cond ‖ text ‖ mu ─► linear ─► + conv positions ─► blocks �
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,26 @@ from tts.nn.conv import ConvPositionEmbedding, blank
 from tts.nn.norm import modulated_norm
 from tts.nn.rope import rotary_table
 from tts.nn.time_embedding import TimeEmbedding
+
+
+class TimeExperts(nn.Module):
+    """Feed-forward networks of which a row uses one, by its flow time: expert e of n is for t in [e / n, (e + 1) / n).
+
+    Early steps decide what is said and late ones how it sounds; each gets weights of its own at the cost of one network.
+    Source: SimpleSpeech 2, Yang et al. 2024 (arXiv:2408.13893), 4 experts.
+    """
+
+    def __init__(self, experts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+
+    def forward(self, x: Tensor, expert: Tensor) -> Tensor:
+        """x [B, N, D], expert [B] int64 to [B, N, D]; an expert without rows is not run."""
+        used = expert.unique().tolist()
+        if len(used) == 1:
+            return self.experts[used[0]](x)
+        y = torch.cat([self.experts[e](x[expert == e]) for e in used])  # rows in the order of their experts
+        return y[expert.argsort(stable=True).argsort()]
 
 
 class DiTBlock(nn.Module):
@@ -34,18 +56,30 @@ class DiTBlock(nn.Module):
         else:
             self.bias = nn.Parameter(torch.zeros(6 * dim))
         self.attention = SelfAttention(dim, config.heads, config.head_dim, config.rope_heads, config.qk_norm, config.dropout)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Dropout(config.dropout), nn.Linear(hidden, dim)
-        )
+
+        def network() -> nn.Module:
+            return nn.Sequential(
+                nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Dropout(config.dropout), nn.Linear(hidden, dim)
+            )
+
+        n = config.time_experts
+        self.feed_forward = network() if n == 1 else TimeExperts(network() for _ in range(n))
 
     def forward(
-        self, x: Tensor, time: Tensor, shared: Tensor | None, table: tuple[Tensor, Tensor], mask: Tensor | None
+        self,
+        x: Tensor,
+        time: Tensor,
+        shared: Tensor | None,
+        table: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        expert: Tensor | None,
     ) -> Tensor:
-        """x [B, N, D], time [B, D] after its SiLU, shared [B, 6 D] or None, mask [B, N] to [B, N, D]."""
+        """x [B, N, D], time [B, D] after its SiLU, shared [B, 6 D] or None, mask [B, N], expert [B] or None to [B, N, D]."""
         modulation = self.modulation(time) if shared is None else shared + self.bias
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation[:, None].chunk(6, -1)
         x = x + gate_a * self.attention(modulated_norm(x, shift_a, scale_a), table, mask)
-        return x + gate_f * self.feed_forward(modulated_norm(x, shift_f, scale_f))
+        y = modulated_norm(x, shift_f, scale_f)
+        return x + gate_f * (self.feed_forward(y) if expert is None else self.feed_forward(y, expert))
 
 
 class DiT(nn.Module):
@@ -83,6 +117,8 @@ class DiT(nn.Module):
     ) -> Tensor:
         """x [B, N, W] at times t [B], `condition` [B, N, D], voice [B, D] added to the time's embedding, mask [B, N] bool
         (None: all positions are real) to velocities [B, N, W], zero where the mask is False."""
+        n = self.config.time_experts
+        expert = None if n == 1 else (t * n).long().clamp(0, n - 1)
         time = self.time(t)
         time = F.silu(time if voice is None else time + voice)
         shared = self.modulation(time) if self.config.modulation == "shared" else None
@@ -90,7 +126,7 @@ class DiT(nn.Module):
         x = F.linear(x, self.input.weight[:, : self.config.width]) + condition
         x = first = x + self.position(x, mask)
         for block in self.blocks:
-            x = block(x, time, shared, table, mask)
+            x = block(x, time, shared, table, mask, expert)
         if self.config.long_skip:
             x = self.long_skip(torch.cat((x, first), -1))
         scale, shift = self.out_modulation(time)[:, None].chunk(2, -1)

@@ -29,6 +29,7 @@ from tts.decoding.solvers import SOLVERS, pruned_grid, sway
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, frame_mask
 from tts.nn.conv import ConvNeXtV2Block, blank
+from tts.nn.speaker import SpeakerConfig, SpeakerEncoder
 from tts.sampling.philox import PhiloxNoise
 
 
@@ -48,6 +49,20 @@ class PromptStatistics(nn.Module):
         mean = (mel * share).sum(-1)
         deviation = ((mel - mean[..., None]).square() * share).sum(-1).clamp(min=1e-6).sqrt()
         return self.mlp(torch.cat((mean, deviation), -1)) * known.any(1)[:, None]
+
+
+class SpeakerVoice(nn.Module):
+    """The prompt's voice by a speaker encoder, whose weights stay as its own training (tts/train/speaker.py) left them."""
+
+    def __init__(self, config: SpeakerConfig, dim: int) -> None:
+        super().__init__()
+        self.encoder = SpeakerEncoder(config).requires_grad_(False)
+        self.mlp = nn.Sequential(nn.Linear(config.dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, mel: Tensor, known: Tensor) -> Tensor:
+        """As `PromptStatistics`: mel [B, bands, T], known [B, T] bool to [B, dim], zero where nothing is known."""
+        vectors = self.encoder.embed([row[:, frames] for row, frames in zip(mel, known, strict=True)])
+        return self.mlp(vectors) * known.any(1)[:, None]
 
 
 class Prior(nn.Module):
@@ -98,12 +113,13 @@ class FlowBackend(nn.Module):
         self.text = TextEncoder(config)
         self.dit = DiT(config)
         self.statistics = PromptStatistics(config.mel.bands, config.dim) if config.prompt_statistics else None
+        self.speaker = SpeakerVoice(config.speaker, config.dim) if config.speaker is not None else None
         self.prior = Prior(config) if config.prior else None
 
     # ------------------------------------------------------------------------------------------------- training
 
     def loss(self, utterance: Utterance, target: Frames, noise: FlowDraw) -> dict[str, Tensor]:
-        """How far the velocity is from the path's at the masked frames.
+        """How far the velocity is from the path's at the masked frames; without in-filling, at all frames.
 
         Args:
             utterance: tokens and, when aligned, a plan with their seconds, of the whole row; no prompt: what is not masked
@@ -123,14 +139,18 @@ class FlowBackend(nn.Module):
             prompt = self._normalise(noise.prompt_mel).masked_fill(~real[:, None], 0)
             heard = torch.where(noise.masked[:, None], mel, prompt)
         text = self._lay(utterance, target.lengths, T)
-        if self.config.aligned:
+        if self.config.aligned and self.config.infill:
             text = text.without(noise.hide_phones)
         given_frames = real & ~noise.masked & ~noise.drop_prompt[:, None]
-        given = self._given(heard, given_frames, text, target.lengths, noise.drop_text)
+        voice = self._voice(heard, given_frames)
+        seen = given_frames if self.config.infill else torch.zeros_like(given_frames)
+        given = self._given(heard, seen, voice, text, target.lengths, noise.drop_text)
         t = noise.t.to(mel.dtype)
         x0 = noise.noise.masked_fill(~real[:, None], 0)
-        guess = self.dit(self._fold(point(x0, heard, t)), t, given.condition, given.voice, given.mask)
-        judged = (real & noise.masked)[:, None]  # [B, 1, T]
+        x = point(x0, heard if self.config.infill else mel, t)
+        guess = self.dit(self._fold(x), t, given.condition, given.voice, given.mask)
+        # Without in-filling there is no prompt among the frames: at inference a row is its target alone.
+        judged = (real & noise.masked if self.config.infill else real)[:, None]  # [B, 1, T]
         count = judged.sum().clamp(min=1) * mel.shape[1]
         error = (self._unfold(guess, T).float() - velocity(x0, mel)).square()
         losses = {"flow": error.masked_fill(~judged, 0).sum() / count}
@@ -180,6 +200,8 @@ class FlowBackend(nn.Module):
                 raise FitError(f"the flow backend needs the prompt's mel; it was given {sorted(utterance.prompt.frames)}")
             check_fit("the prompt", utterance.prompt.frames["mel"].spec, "the flow backend", self.emits)
         if utterance.context is not None:
+            if not self.config.infill:
+                raise FitError("this flow backend was trained without in-filling; it cannot edit")
             check_fit("the context", utterance.context.spec, "the flow backend", self.emits)
 
     def _solve(self, rows: list[Row], settings: FlowSettings) -> list[Tensor]:
@@ -192,7 +214,11 @@ class FlowBackend(nn.Module):
         rows_of = partial(stack_groups, scale=scale)
         dropped = torch.arange(len(rows_of(lengths)), device=lengths.device) >= B
         seen = rows_of(known) & ~dropped[:, None]
-        given = self._given(rows_of(cond), seen, text.map(rows_of), rows_of(lengths), dropped)
+        if self.config.infill:
+            voice = self._voice(rows_of(cond), seen)
+        else:
+            voice = self._voice(rows_of(batch.heard), rows_of(batch.heard_known) & ~dropped[:, None])
+        given = self._given(rows_of(cond), seen, voice, text.map(rows_of), rows_of(lengths), dropped)
         inside = self._fold(frame_mask(lengths, T)[:, None].expand_as(noise).to(noise.dtype))
 
         # 2. from noise to mel
@@ -209,13 +235,19 @@ class FlowBackend(nn.Module):
 
     # -------------------------------------------------------------------------------------------------- shared
 
-    def _given(self, mel: Tensor, known: Tensor, text: TextLayout, lengths: Tensor, drop_text: Tensor) -> Given:
+    def _voice(self, mel: Tensor, known: Tensor) -> Tensor | None:
+        """The voice heard in the known frames [B, T] of mels [B, bands, T], by each way that the config names: [B, D]."""
+        voices = [read(mel, known) for read in (self.statistics, self.speaker) if read is not None]
+        return sum(voices[1:], voices[0]) if voices else None
+
+    def _given(
+        self, mel: Tensor, known: Tensor, voice: Tensor | None, text: TextLayout, lengths: Tensor, drop_text: Tensor
+    ) -> Given:
         """Everything that does not depend on x or t. mel [B, bands, T], normalised; known [B, T]: the frames to see."""
         p, T = self.config.patch, mel.shape[-1]
         N = -(-T // p)
         real = frame_mask(-(-lengths // p), N)
         mask = None if bool(real.all()) else real
-        voice = None if self.statistics is None else self.statistics(mel, known)
         if self.config.aligned and T % p:
             text = text.map(lambda x: F.pad(x, (0, N * p - T)))
         encoded = self.text(text, real, drop_text)

@@ -19,13 +19,14 @@ TARGET, PROMPT = 0, 1  # the "step" of a frame's noise; positions count away fro
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance of T frames without padding, mels normalised."""
+    """One utterance of T frames without padding, mels normalised. Without in-filling it has no prompt frames."""
 
     cond: Tensor  # [bands, T], zero where nothing is given
     given: Tensor  # [T] bool: the prompt, and frames to keep
     text: TextLayout  # [1, T], or [1, N] when plain
     noise: Tensor  # [bands, T]
     n_prompt: int
+    heard: Tensor  # [bands, P]: the prompt's mel
 
     @property
     def n_frames(self) -> int:
@@ -34,13 +35,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded with zeros and fillers: cond, noise [B, bands, T], given [B, T], text of B rows, lengths [B]."""
+    """Rows padded with zeros and fillers: cond, noise [B, bands, T], given [B, T], text of B rows, lengths [B];
+    heard [B, bands, P], heard_known [B, P] bool."""
 
     cond: Tensor
     given: Tensor
     text: TextLayout
     noise: Tensor
     lengths: Tensor
+    heard: Tensor
+    heard_known: Tensor
 
 
 def normalise(mel: Tensor, config: FlowConfig) -> Tensor:
@@ -58,6 +62,9 @@ def make_row(config: FlowConfig, utterance: Utterance, b: int, noise: PhiloxNois
     n_target = int(utterance.plan.frames(config.mel.spec.rate)[b])
     # 1. what is given
     mel, prompt_ids, prompt_frames = _prompt(utterance.prompt, b, config.mel.bands, device)
+    heard = normalise(mel, config)
+    if not config.infill:
+        mel, prompt_ids, prompt_frames = _prompt(None, b, config.mel.bands, device)
     n_prompt = mel.shape[1]
     T = n_prompt + n_target
     cond = F.pad(normalise(mel, config), (0, n_target))
@@ -81,7 +88,7 @@ def make_row(config: FlowConfig, utterance: Utterance, b: int, noise: PhiloxNois
         noise.normal(seed, Purpose.FLOW, PROMPT, back, band),
         noise.normal(seed, Purpose.FLOW, TARGET, torch.arange(n_target, device=device), band),
     )
-    return Row(cond, given, text, torch.cat(draws, 1), n_prompt)
+    return Row(cond, given, text, torch.cat(draws, 1), n_prompt, heard)
 
 
 def stack_rows(rows: Sequence[Row]) -> Batch:
@@ -95,7 +102,9 @@ def stack_rows(rows: Sequence[Row]) -> Batch:
         _stack([t.log_frames[0] for t in texts if t.log_frames is not None]) if aligned else None,
     )
     cond, given, noise = (_stack(parts) for parts in zip(*((r.cond, r.given, r.noise) for r in rows), strict=True))
-    return Batch(cond, given, text, noise, lengths)
+    heard = [row.heard for row in rows]
+    known = [torch.ones(mel.shape[1], dtype=torch.bool, device=mel.device) for mel in heard]
+    return Batch(cond, given, text, noise, lengths, _stack(heard), _stack(known))
 
 
 def _prompt(prompt: Prompt | None, b: int, bands: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
