@@ -27,7 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "pipeline", "result"},
     "api": {"pipeline", "result", "weights"},
     "pipeline": {"parts", "prompts", "script", "reconstruction", "result", "registry", "checkpoint", "text", "asr", "sampling"}
-    | {"weights"},
+    | {"weights", "request", "streaming"},
+    "streaming": {"parts", "result", "vocoders"},
+    "request": {"script"},
     "reconstruction": set(),
     "prompts": {"text", "asr"},
     "script": {"text", "duration"},

@@ -58,6 +58,15 @@ class Codec(Encoder, Protocol):
 
 
 @runtime_checkable
+class FrameCodec(Codec, Protocol):
+    """A Codec that takes frames as well, such as a mel."""
+
+    accepts: FrameSpec
+
+    def encode_frames(self, frames: Frames) -> Frames: ...
+
+
+@runtime_checkable
 class Vocoder(Protocol):
     """Frames to sound, each frame exactly sample_rate / rate samples."""
 

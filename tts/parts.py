@@ -11,8 +11,8 @@ from torch import nn
 
 from tts.checkpoint import Checkpoint
 from tts.errors import FitError, SettingsError
-from tts.frames import check_fit
-from tts.interfaces import Backend, Codec, Duration, Encoder, FrontEnd, Recognizer, Vocoder
+from tts.frames import Frames, FrameSpec, check_fit
+from tts.interfaces import Backend, Codec, Duration, Encoder, FrameCodec, FrontEnd, Recognizer, Vocoder
 from tts.text.tokens import SymbolTable
 
 ROLES = ("frontend", "encoder", "recognizer", "duration", "vocoder")
@@ -30,6 +30,19 @@ class Parts:
     backends: Mapping[str, Backend]
     device: torch.device
     codec: Codec | None = None
+
+    @property
+    def prompt_codec(self) -> FrameCodec | None:
+        """What makes codes of a prompt's mel, where a backend reads them."""
+        reads = any("codes" in backend.needs for backend in self.backends.values())
+        return self.codec if reads and isinstance(self.codec, FrameCodec) else None
+
+    def restored(self, frames: Frames) -> Frames:
+        """Frames of a backend as vocoder and recognizer take them: codes go through the codec."""
+        if frames.spec.kind != "codes":
+            return frames
+        assert self.codec is not None
+        return self.codec.embed(frames)
 
 
 def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts:
@@ -77,14 +90,30 @@ def _check_frames(parts: Parts) -> None:
     check_fit("the encoder", mel, "the recognizer", parts.recognizer.accepts)
     for name, backend in parts.backends.items():
         for kind, needed in backend.needs.items():
-            check_fit("the encoder", mel, f"the prompt's {kind} of the backend {name}", needed)
-        check_fit(f"the backend {name}", backend.emits, "the vocoder", parts.vocoder.accepts)
-        check_fit(f"the backend {name}", backend.emits, "the recognizer", parts.recognizer.accepts)
+            if kind == "codes":
+                _check_codes(f"what the backend {name} reads of a prompt", needed, parts)
+            else:
+                check_fit("the encoder", mel, f"the prompt's {kind} of the backend {name}", needed)
+        given = backend.emits
+        if given.kind == "codes":
+            given = _check_codes(f"the backend {name}", given, parts)
+        check_fit(f"the backend {name}", given, "the vocoder", parts.vocoder.accepts)
+        check_fit(f"the backend {name}", given, "the recognizer", parts.recognizer.accepts)
     if parts.codec is not None:
         restored = parts.codec.embeds
         check_fit("the codec", restored, "the vocoder", parts.vocoder.accepts)
         if restored.kind == mel.kind:
             check_fit("the encoder", mel, "the codec", restored)
+
+
+def _check_codes(what: str, codes: FrameSpec, parts: Parts) -> FrameSpec:
+    """What the codec makes of codes. Raises FitError where there is none over the encoder's frames, or its codes are others."""
+    codec = parts.codec
+    if not isinstance(codec, FrameCodec):
+        raise FitError(f"{what} is codes, and the system has no codec over mels; add the one that they are of")
+    check_fit(what, codes, "the codec", codec.emits)
+    check_fit("the encoder", parts.encoder.emits, "the codec", codec.accepts)
+    return codec.embeds
 
 
 def _check_symbols(parts: Parts, loaded: Checkpoint) -> None:

@@ -7,44 +7,37 @@ prompt ─► EncodedPrompt ───────────────┘  �
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tts import weights
 from tts.asr.check import Check, check
-from tts.audio import resample
+from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
 from tts.config import from_mapping
-from tts.errors import LanguageError, MynahError, SettingsError, TextError, nearest
-from tts.frames import Frames, Plan, Prompt, Request, Tokens, Utterance
-from tts.interfaces import Backend
+from tts.errors import FitError, LanguageError, MynahError, SettingsError, nearest
+from tts.frames import Frames, Plan, Request, Tokens, Utterance
+from tts.interfaces import Backend, Duration, Streaming
 from tts.parts import build_parts
-from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names
+from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names, with_codes
 from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
 from tts.recording import read
+from tts.request import Manner, Task, check_request
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.sampling.philox import derive
-from tts.script import Line, join, plan_script, write_script
+from tts.script import Line, join, lay, plan_script, write_script
+from tts.streaming import Stream, sound
 from tts.text.phonemes import espeak_language
 
 VOICE = "voice:"  # a prompt that begins with this names a voice of the checkpoint
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How the lines of one request are spoken. listens: whether the recognizer checks them."""
-
-    voice: Prompt
-    backend: Backend
-    settings: Any
-    seed: int
-    listens: bool
 
 
 @dataclass(frozen=True)
@@ -65,9 +58,11 @@ class Try:
 class Synthesizer:
     """A system that speaks. No request leaves a trace in what another one says; may be used from several threads."""
 
-    def __init__(self, checkpoint: Checkpoint, device: str | torch.device = "cpu", retries: int = 1) -> None:
-        """retries: further tries of a sentence that fails its check. Raises as `from_pretrained`."""
-        self.folder, self.system, self.retries = checkpoint.folder, checkpoint.system, retries
+    def __init__(
+        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", retries: int = 1, rerank: bool = False
+    ) -> None:
+        """Arguments and errors are those of `from_pretrained`."""
+        self.folder, self.system, self.retries, self.rerank = checkpoint.folder, checkpoint.system, retries, rerank
         self.parts = build_parts(checkpoint, device)
         self._prompts = PromptEncoder(
             self.parts.encoder,
@@ -76,19 +71,38 @@ class Synthesizer:
             self.system.sample_rate,
             min(backend.prompt_seconds[1] for backend in self.parts.backends.values()),
             self.parts.device,
+            self.parts.prompt_codec,
         )
 
     @classmethod
     def from_pretrained(
-        cls, name: str | PathLike[str] = "base-en", device: str | torch.device = "cpu", retries: int = 1
+        cls, name: str | PathLike[str] = "base-en", device: str | torch.device = "cpu", retries: int = 1, rerank: bool = False
     ) -> Synthesizer:
         """A system by its name, when it comes with the package, or by its folder.
 
+        Args:
+            retries: further tries of a sentence that fails its check.
+            rerank: make all of them, whether it fails or not; the best is kept (MaskGCT, arXiv:2409.00750).
         Raises:
             CheckpointError: there is none, or its weights are truncated, of another version, or do not fit each other.
             SettingsError: the device does not exist.
         """
-        return cls(load(weights.find(name)), device, retries)
+        return cls(load(weights.find(name)), device, retries, rerank)
+
+    def trying(self, retries: int, rerank: bool = False) -> Synthesizer:
+        """The same parts, with other tries of what they say."""
+        other = copy(self)
+        other.retries, other.rerank = retries, rerank
+        return other
+
+    def with_duration(self, duration: Duration) -> Synthesizer:
+        """The same parts, but for what plans (tts/duration/outside.py: a function). Raises FitError: of another symbol table."""
+        if duration.table != self.parts.front_end.table:
+            raise FitError(f"the duration reads table {duration.table}, the front end writes {self.parts.front_end.table}")
+        other = copy(self)
+        other.parts = replace(self.parts, duration=duration)
+        other.system = replace(self.system, parts={k: v for k, v in self.system.parts.items() if k != "duration"})
+        return other
 
     @property
     def model(self) -> Model:
@@ -161,11 +175,12 @@ class Synthesizer:
         if prompt_text is not None and (source is None or is_name or isinstance(source, EncodedPrompt)):
             raise SettingsError("prompt_text says what is said in a recording; a voice that is known has no need of it")
         if isinstance(source, EncodedPrompt):
-            return source
+            return with_codes(source, self.parts.prompt_codec)
         if source is None or is_name:
             built_in = self.system.extra.get("voice") or next(iter(self.voices), "")
             name = source.removeprefix(VOICE) if is_name else built_in
-            return load_voice(self.folder, name, self.parts.encoder, self.parts.front_end.table)
+            voice = load_voice(self.folder, name, self.parts.encoder, self.parts.front_end.table)
+            return with_codes(voice, self.parts.prompt_codec)
         return self._prompts.encode(source, prompt_text, self._language(language))
 
     @torch.inference_mode()
@@ -174,58 +189,57 @@ class Synthesizer:
 
         Raises InputError: something in the request cannot be used; the message says what, and what can.
         """
-        torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
-        clock = Clock()
         # 1. what is asked
-        _check_options(request)
-        language = self._language(request.language)
-        backend, settings = self._backend(request.backend, request.settings)
-        with clock("text"):
-            script, warnings = write_script(request.text, language, self.parts.front_end)
-        with clock("prompt"):
-            encoded = self.encode_prompt(request.prompt, request.prompt_text, language)
-            spoken = {name: moved(frames, self.parts.device) for name, frames in encoded.prompt.frames.items()}
-            voice = replace(encoded.prompt, frames=spoken)
-        with clock("plan"):
-            rate = float(backend.emits.rate)
-            plans = plan_script(script, voice, self.parts.duration, rate, request.speed, request.seconds)
-        warnings += encoded.warnings
-        listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
-        if request.check and not listens:
-            warnings.append(f"Nobody listened to what was said, since the recognizer does not know {language!r}.")
-        manner = Manner(voice, backend, settings, request.seed, listens)
+        clock = Clock()
+        task = self._task(request, clock)
         # 2. line by line
-        lines = [part for part in script if isinstance(part, Line)]
         sentences: list[Sentence] = []
         sounds: list[Tensor] = []
-        for number, (line, plan) in enumerate(zip(lines, plans, strict=True)):
-            told, frames = self._say(number, line, plan, manner, clock)
+        for number, (line, plan) in enumerate(zip(task.lines, task.plans, strict=True)):
+            told, frames = self._say(number, line, plan, task.manner, clock)
             with clock("vocoder"):
                 wave = self.parts.vocoder.decode(frames)
             sounds.append(wave.samples[0, : int(wave.lengths[0])].float().cpu())  # [N]
             sentences.append(replace(told, seconds=len(sounds[-1]) / wave.sample_rate))
             if progress is not None:
-                progress(number + 1, len(lines))
+                progress(number + 1, len(task.plans))
         # 3. together
-        samples = join(script, sounds, self.system.sample_rate)
-        seconds = len(samples) / self.system.sample_rate
-        late = sum(sentence.seconds - sentence.planned_seconds for sentence in sentences)
-        spent = clock.total()
-        report = Report(
-            seed=request.seed,
-            sentences=tuple(sentences),
-            planned_seconds=seconds - late,
-            seconds=seconds,
-            spent_seconds=spent,
-            real_time_factor=spent / seconds,
-            stages=dict(clock.spent),
-            warnings=(*warnings, *filter(None, map(_complaint, sentences))),
-            model=self.model,
-            backend=request.backend,
-            settings={f.name: getattr(settings, f.name) for f in fields(settings)},
-            language=language,
+        whole = not isinstance(task.manner.backend, Streaming)  # of what may be a stream the same samples come out here
+        samples = join(task.script, sounds, self.system.sample_rate, soften=whole)
+        return Audio(
+            samples.numpy(), self.system.sample_rate, self._report(task, sentences, len(samples), clock.total(), clock)
         )
-        return Audio(samples.numpy(), self.system.sample_rate, report)
+
+    def stream(
+        self,
+        text: str,
+        prompt: Any = None,
+        *,
+        prompt_text: str | None = None,
+        backend: str | None = None,
+        seed: int = 0,
+        speed: float = 1.0,
+        seconds: float | None = None,
+        language: str | None = None,
+        settings: Any = None,
+    ) -> Stream:
+        """Speak while the rest is still being made: an iterator of chunks of samples, float32 [N].
+
+        Joined they are what `synthesize(…, check=False)` says, to 1e-5: nobody can listen and try again. Of a backend that
+        makes a line at once (flow) it comes line by line, and what is too loud is cut off rather than made softer as a whole.
+
+        Args:
+            backend: None: one that streams, where the system has it. The others: as in `tts.synthesize`.
+        Raises (at once, not at the first chunk): as `synthesize`.
+        """
+        if backend is None:
+            backend = next((name for name, part in self.parts.backends.items() if isinstance(part, Streaming)), "flow")
+        clock = Clock()
+        options = {"speed": speed, "seconds": seconds, "language": language, "check": False, "settings": settings}
+        request = Request(text, prompt, prompt_text, backend, seed, **options)
+        with torch.inference_mode():
+            task = self._task(request, clock)
+        return Stream(self._chunks(task, clock), self.system.sample_rate)
 
     @torch.inference_mode()
     def reconstruct(self, audio: Any, n_codebooks: int | None = None) -> Audio[CopyReport]:
@@ -246,8 +260,8 @@ class Synthesizer:
             given, given_rate = read(audio)
             rate = self.system.sample_rate
             samples = resample(given, given_rate, rate).to(self.parts.device)
-        copy = reconstruct(samples, self.parts.encoder, self.parts.vocoder, codec, n, clock).cpu()
-        seconds, spent = len(copy) / rate, clock.total()
+        copied = reconstruct(samples, self.parts.encoder, self.parts.vocoder, codec, n, clock).cpu()
+        seconds, spent = len(copied) / rate, clock.total()
         report = CopyReport(
             n_codebooks=n,
             bits_per_second=bits_per_second(codec.emits, n) if codec is not None and n else None,
@@ -257,23 +271,85 @@ class Synthesizer:
             stages=dict(clock.spent),
             model=self.model,
         )
-        return Audio(copy.numpy(), rate, report)
+        return Audio(copied.numpy(), rate, report)
 
     # -------------------------------------------------------------------------------------------------- the acts
 
+    def _task(self, request: Request, clock: Clock) -> Task:
+        """Understand a request. Raises InputError."""
+        torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
+        check_request(request)
+        language = self._language(request.language)
+        backend, settings = self._backend(request.backend, request.settings)
+        with clock("text"):
+            script, warnings = write_script(request.text, language, self.parts.front_end)
+        with clock("prompt"):
+            encoded = self.encode_prompt(request.prompt, request.prompt_text, language)
+            spoken = {name: moved(frames, self.parts.device) for name, frames in encoded.prompt.frames.items()}
+            voice = replace(encoded.prompt, frames=spoken)
+        with clock("plan"):
+            rate = float(backend.emits.rate)
+            plans = plan_script(script, voice, self.parts.duration, rate, request.speed, request.seconds)
+        warnings += encoded.warnings
+        listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
+        if request.check and not listens:
+            warnings.append(f"Nobody listened to what was said, since the recognizer does not know {language!r}.")
+        return Task(request, script, plans, Manner(voice, backend, settings, request.seed, language, listens), warnings)
+
+    def _report(self, task: Task, sentences: list[Sentence], samples: int, spent: float, clock: Clock) -> Report:
+        seconds = samples / self.system.sample_rate
+        late = sum(sentence.seconds - sentence.planned_seconds for sentence in sentences)
+        settings = task.manner.settings
+        return Report(
+            seed=task.request.seed,
+            sentences=tuple(sentences),
+            planned_seconds=seconds - late,
+            seconds=seconds,
+            spent_seconds=spent,
+            real_time_factor=spent / seconds,
+            stages=dict(clock.spent),
+            warnings=(*task.warnings, *filter(None, (sentence.complaint for sentence in sentences))),
+            model=self.model,
+            backend=task.request.backend,
+            settings={f.name: getattr(settings, f.name) for f in fields(settings)},
+            language=task.manner.language,
+        )
+
+    def _chunks(self, task: Task, clock: Clock) -> Generator[np.ndarray, None, Report]:
+        """The samples of a task as they come, and at the end the report."""
+        sentences: list[Sentence] = []
+        manner, rate = task.manner, task.manner.backend.emits.rate
+
+        def line(number: int, line: Line, plan: Plan) -> Iterator[Tensor]:
+            seed = _seed(manner.seed, number, 0)
+            length = 0
+            for piece in sound(self.parts, manner.backend, self._utterance(line, seed, plan, manner), manner.settings, clock):
+                length += len(piece)
+                yield piece
+            planned = int(plan.frames(rate)) / float(rate)
+            sentences.append(Sentence(line.text, seed, 1, planned, length / self.system.sample_rate))
+
+        lines = (line(number, *given) for number, given in enumerate(zip(task.lines, task.plans, strict=True)))
+        first, N = None, 0
+        for piece in lay(task.script, lines, self.system.sample_rate):
+            first = first if first is not None else sum(clock.spent.values())
+            N += len(piece)
+            yield piece.clamp(-PEAK, PEAK).numpy()
+        spent = sum(clock.spent.values())  # not the time between two chunks, which is the listener's
+        return replace(self._report(task, sentences, N, spent, clock), first_audio_seconds=first)
+
     def _say(self, number: int, line: Line, plan: Plan, manner: Manner, clock: Clock) -> tuple[Sentence, Frames]:
-        """Frames of one line: of its first try that passes the check, else of the best; `seconds` is yet to be known."""
-        tokens = Tokens.of([line.ids], self.parts.front_end.table)
+        """Frames of the best try of one line, by default the first that passes the check; `seconds` is yet to be known."""
         tried: list[Try] = []
         for attempt in range(1 + self.retries if manner.listens else 1):
-            seed = manner.seed if number == attempt == 0 else derive(manner.seed, number, attempt)
+            seed = _seed(manner.seed, number, attempt)
             with clock("backend"):
-                utterance = Utterance(tokens, torch.tensor([seed]), manner.voice, plan)
-                frames = manner.backend.generate(utterance, manner.settings)
+                made = manner.backend.generate(self._utterance(line, seed, plan, manner), manner.settings)
+                frames = self.parts.restored(made)
             with clock("check"):
                 found = self._listen(frames, line) if manner.listens else None
             tried.append(Try(seed, frames, found))
-            if found is None or found.passed:
+            if found is None or (found.passed and not self.rerank):
                 break
         best = min(tried, key=Try.faults)
         rate = manner.backend.emits.rate
@@ -282,6 +358,9 @@ class Synthesizer:
             verdict = {name: getattr(best.check, name) for name in ("passed", "missed", "repeated", "error_rate")}
             told = replace(told, **verdict)
         return told, best.frames
+
+    def _utterance(self, line: Line, seed: int, plan: Plan, manner: Manner) -> Utterance:
+        return Utterance(Tokens.of([line.ids], self.parts.front_end.table), torch.tensor([seed]), manner.voice, plan)
 
     def _listen(self, frames: Frames, line: Line) -> Check:
         """The recognizer's opinion of frames, which it reads as they are: what it hears is what the vocoder gets."""
@@ -314,36 +393,6 @@ class Synthesizer:
         return known
 
 
-def _check_options(request: Request) -> None:
-    """Raise SettingsError for a name, a seed, a speed or seconds that are none; TextError for a prompt's text that is none."""
-
-    def is_number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
-
-    if not isinstance(request, Request):
-        raise SettingsError(f"a request is a tts.Request, got {type(request).__name__}")
-    if not isinstance(request.backend, str) or not isinstance(request.language, str | None):
-        raise SettingsError(f"backend and language are names, got {request.backend!r} and {request.language!r}")
-    if isinstance(request.seed, bool) or not isinstance(request.seed, int) or not 0 <= request.seed < 2**63:
-        raise SettingsError(f"seed must be a whole number in 0..2**63-1, got {request.seed!r}")
-    if not is_number(request.speed):
-        raise SettingsError(f"speed must be a positive number, got {request.speed!r}")
-    if request.seconds is not None and not is_number(request.seconds):
-        raise SettingsError(f"seconds must be a positive number, got {request.seconds!r}")
-    if request.seconds is not None and request.speed != 1.0:
-        raise SettingsError(f"give speed or seconds, not both; got speed {request.speed:g} and {request.seconds:g} seconds")
-    if not isinstance(request.prompt_text, str | None):
-        raise TextError(f"prompt_text is what is said in the prompt, as a string; got {type(request.prompt_text).__name__}")
-
-
-def _complaint(sentence: Sentence) -> str:
-    """What to say of a sentence that failed its check, or ""."""
-    if sentence.passed is not False:
-        return ""
-    faults = [
-        f"{kind} {' '.join(phones)}"
-        for kind, phones in (("missed", sentence.missed), ("repeated", sentence.repeated))
-        if phones
-    ]
-    often = f"the best of {sentence.tries} tries" if sentence.tries > 1 else "the only try"
-    return f"In {sentence.text[:40]!r} {often} {' and '.join(faults)}; another seed may do better."
+def _seed(seed: int, number: int, attempt: int) -> int:
+    """Of one try of one line; the first of the first line has the request's own."""
+    return seed if number == attempt == 0 else derive(seed, number, attempt)

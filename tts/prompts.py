@@ -1,7 +1,7 @@
 """A recording becomes a voice: its mel, its phones and where they lie; and voices that a checkpoint keeps in voices/.
 
 recording ─► read_prompt ─► mel ─► posteriors ─┬─ prompt_text known ─► align ─┐
-                                               └─ not known ────────► read ───┴─► tokens on frames ─► the best 12 s
+                                               └─ not known ────────► read ───┴─► tokens on frames ─► the best 12 s ─► codes
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tts.audio import read_prompt
 from tts.errors import CheckpointError, FitError, PromptError, TextError, nearest
 from tts.files import write_whole
 from tts.frames import Frames, Prompt, Tokens, Wave
-from tts.interfaces import Encoder, FrontEnd, Recognizer
+from tts.interfaces import Encoder, FrameCodec, FrontEnd, Recognizer
 
 # By how much (nats a frame) the path through a transcript may be less likely than the best free path: with what is really said
 # it is 0.4 or less, with half of it or something else 0.9 or more.
@@ -56,10 +56,12 @@ class PromptEncoder:
         sample_rate: int,
         longest: float = 12.0,
         device: str | torch.device = "cpu",
+        codec: FrameCodec | None = None,
     ) -> None:
-        """sample_rate: that of the encoder, in Hz. longest: seconds that are used of a prompt. device: the recognizer's."""
+        """sample_rate: that of the encoder, in Hz. longest: seconds that are used of a prompt. device: the recognizer's.
+        codec: where the prompt's codes are wanted."""
         self.encoder, self.recognizer, self.front_end = encoder, recognizer, front_end
-        self.sample_rate, self.longest, self.device = sample_rate, longest, device
+        self.sample_rate, self.longest, self.device, self.codec = sample_rate, longest, device, codec
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, ...], EncodedPrompt] = OrderedDict()
 
@@ -102,7 +104,8 @@ class PromptEncoder:
             complaints.append(
                 f"The recording has {T / rate:.1f} seconds of speech; the clearest {(end - start) / rate:.1f} of them are used."
             )
-        return EncodedPrompt(*_row(mel, tokens, frames, self.front_end.table), (*warnings, *complaints))
+        voice = EncodedPrompt(*_row(mel, tokens, frames, self.front_end.table), (*warnings, *complaints))
+        return with_codes(voice, self.codec)
 
     def _phones(self, log_probs: Tensor, text: str | None, language: str) -> tuple[list[int], list[int], list[str]]:
         """Tokens, frames of each, and complaints."""
@@ -165,6 +168,15 @@ def cut(tokens: list[int], frames: list[int], start: int, end: int) -> tuple[lis
             kept_tokens.append(token)
             kept_frames.append(inside)
     return kept_tokens, kept_frames
+
+
+@torch.inference_mode()
+def with_codes(voice: EncodedPrompt, codec: FrameCodec | None) -> EncodedPrompt:
+    """The voice with the codes of its mel; as it is where it has these already, or there is no codec."""
+    known = voice.prompt.frames
+    if codec is None or ("codes" in known and known["codes"].spec == codec.emits):
+        return voice
+    return replace(voice, prompt=replace(voice.prompt, frames={**known, "codes": codec.encode_frames(known["mel"])}))
 
 
 def moved(frames: Frames, device: str | torch.device) -> Frames:

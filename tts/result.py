@@ -32,6 +32,17 @@ class Sentence:
     repeated: tuple[str, ...] = ()
     error_rate: float | None = None
 
+    @property
+    def complaint(self) -> str:
+        """What to say of a sentence that failed its check, or ""."""
+        if self.passed is not False:
+            return ""
+        faults = [
+            f"{kind} {' '.join(phones)}" for kind, phones in (("missed", self.missed), ("repeated", self.repeated)) if phones
+        ]
+        often = f"the best of {self.tries} tries" if self.tries > 1 else "the only try"
+        return f"In {self.text[:40]!r} {often} {' and '.join(faults)}; another seed may do better."
+
 
 @dataclass(frozen=True)
 class Model:
@@ -47,7 +58,8 @@ class Model:
 class Report:
     """How an Audio was made, truthfully: also what went wrong and was kept since no try was better.
 
-    planned_seconds: of the whole, pauses included. spent_seconds: wall time; stages: the same by stage.
+    planned_seconds: of the whole, pauses included. spent_seconds: wall time; stages: the same by stage. first_audio_seconds:
+    of a stream, what of it was spent when the first samples were out.
     """
 
     seed: int
@@ -62,6 +74,7 @@ class Report:
     settings: Mapping[str, Any]
     language: str
     real_time_factor: float  # seconds spent for each second of sound
+    first_audio_seconds: float | None = None
 
     @property
     def tries(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,22 +99,46 @@ def gaps(script: Script) -> list[bool]:
     return [isinstance(a, Line) and isinstance(b, Line) for a, b in zip([None, *script], script, strict=False)]
 
 
-def join(script: Script, sounds: Sequence[Tensor], sample_rate: int) -> Tensor:
+def join(script: Script, sounds: Sequence[Tensor], sample_rate: int, soften: bool = True) -> Tensor:
     """The sounds [N] of the lines, in order, with pauses of exactly their samples and gaps between: [N], |x| <= PEAK.
 
-    What is too loud is made softer as a whole, so that nothing is clipped.
+    What is too loud is made softer as a whole, so that nothing is clipped; or not, as in a stream, which knows no future.
     """
-    parts: list[Tensor] = []
-    following = iter(sounds)
+    samples = torch.cat(list(lay(script, ([sound] for sound in sounds), sample_rate)))
+    if not soften:
+        return samples.clamp(-PEAK, PEAK)
+    return samples * min(1.0, PEAK / max(float(samples.abs().max()), 1e-9))
+
+
+def lay(script: Script, lines: Iterable[Iterable[Tensor]], sample_rate: int) -> Iterator[Tensor]:
+    """Sounds [N] in order, silence among them, as soon as they are there; each line comes in as many pieces as it likes."""
+    following = iter(lines)
     for part, gap in zip(script, gaps(script), strict=True):
         if gap:
-            parts.append(torch.zeros(round(GAP_SECONDS * sample_rate)))
+            yield torch.zeros(round(GAP_SECONDS * sample_rate))
         if isinstance(part, Pause):
-            parts.append(torch.zeros(round(part.seconds * sample_rate)))
+            yield torch.zeros(round(part.seconds * sample_rate))
         else:
-            parts.append(faded(next(following), round(FADE_SECONDS * sample_rate)))
-    samples = torch.cat(parts)
-    return samples * min(1.0, PEAK / max(float(samples.abs().max()), 1e-9))
+            yield from faded_pieces(next(following), round(FADE_SECONDS * sample_rate))
+
+
+def faded_pieces(pieces: Iterable[Tensor], n: int) -> Iterator[Tensor]:
+    """`faded` of all pieces joined, piece by piece; the last n samples wait until it is known whether they are the last."""
+    held = torch.zeros(0)
+    begun = False
+    for piece in pieces:
+        held = torch.cat((held, piece))
+        if len(held) - n >= (1 if begun else max(1, n)):
+            ready, held = held[: len(held) - n], held[len(held) - n :]
+            if not begun:
+                ready = ready.clone()
+                ready[:n] *= torch.linspace(0, 1, n + 2)[1:-1]
+            begun = True
+            yield ready
+    if not begun:
+        yield faded(held, n)
+    elif n:
+        yield held * torch.linspace(0, 1, n + 2)[1:-1].flip(0)
 
 
 def faded(samples: Tensor, n: int) -> Tensor:
