@@ -8,8 +8,9 @@ autoregressive        cross-entropy of each phone's frames, after the prompt's a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from tts.duration.autoregressive import CLASSES, join
 from tts.duration.rules import PromptRate
 from tts.errors import SettingsError
 from tts.frames import Prompt, Tokens, frame_mask
+from tts.interfaces import Duration
 from tts.text.tokens import SymbolTable
 from tts.train.alignment import typical_durations
+from tts.train.assemble import find_part
 from tts.train.augment import chance
 from tts.train.clips import Prompts, Spoken
 from tts.train.data import BatchPlan, Corpus, pad
@@ -168,6 +171,29 @@ class DurationTask(Task):
         means = {name: sum(x) / max(1, len(x)) for name, x in errors.items() if name.endswith("phone_ms")}
         medians = {name: float(torch.tensor(x).median()) for name, x in errors.items() if x and name not in means}
         return {"loss": sum(losses) / max(1, len(losses)), **means, **medians}
+
+
+def find_durations(names: Sequence[str], own: Any) -> dict[str, Duration]:
+    """Predictors by name, for `tts.eval.durations`.
+
+    Args:
+        names: "system", or "KIND=RUN" for that of a training run, or KIND for a rule of the system's typical lengths.
+        own: the system's Duration.
+    Raises:
+        SettingsError: an unknown kind, or one that has weights and no run. CheckpointError.
+    """
+    found: dict[str, Duration] = {}
+    for name in names:
+        kind, sign, run = name.partition("=")
+        if name == "system":
+            found[name] = own
+        elif sign:
+            found[f"{kind} ({Path(run).name})"] = find_part("duration", kind, run)
+        elif issubclass(registry.find("duration", kind), nn.Module):
+            raise SettingsError(f"{kind} has weights; give the folder of its training run, {kind}=RUN")
+        else:
+            found[name] = registry.find("duration", kind)(getattr(own.config, "rule", own.config))
+    return found
 
 
 def phone_loss(durations: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
