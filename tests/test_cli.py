@@ -194,7 +194,7 @@ def test_eval_hands_over_the_system_with_its_own_ears(mynah, tiny_folder, tmp_pa
         asked.update(options, errors=meters.phones(synthesizer.speak(Request("One.", settings={"steps": 1})).samples, "One."))
         return {"rows": {}, "interval": "95 % bootstrap"}
 
-    monkeypatch.setattr("tts.eval.run.run", run)
+    monkeypatch.setattr("tts.eval.command.run", run)
     words = ("--out", tmp_path / "e", "--system", tiny_folder, "--seed", 4, "--set", "steps=2", "--set", "solver=midpoint")
     code, told, complained = mynah("eval", "--protocol", tmp_path / "p.tsv", *words)
     assert code == 0, complained
@@ -209,8 +209,8 @@ def test_eval_of_copies_hands_over_the_parts_and_speaks_nothing(mynah, tiny_fold
         asked.update(rate=vocoder.sample_rate, ids=[item.id for item in items], K=codec.emits.width, n=n_codebooks)
         return {"rows": {}, "interval": "95 % bootstrap"}
 
-    monkeypatch.setattr("tts.eval.codec.copy_synthesis", copy)
-    monkeypatch.setattr("tts.eval.run.run", None)
+    monkeypatch.setattr("tts.eval.command.copy_synthesis", copy)
+    monkeypatch.setattr("tts.eval.command.run", None)
     soundfile.write(tmp_path / "a.wav", speech(1.0), 16_000)
     (tmp_path / "p.tsv").write_text("id\tprompt\ttext\trecording\none\ta.wav\tOne.\ta.wav\n")
     words = ("eval", "--protocol", tmp_path / "p.tsv", "--out", tmp_path / "e", "--system", tiny_folder)

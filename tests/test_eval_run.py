@@ -1,7 +1,7 @@
 """An evaluation speaks every item once, keeps what it spoke, and counts failures as failures."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ import pytest
 import soundfile
 
 from tts.errors import SettingsError, TextError
+from tts.eval.hard import hard_items, run_hard
 from tts.eval.measures import Clip, Meters, measure, read_clip, speech_extent
 from tts.eval.plots import worst
+from tts.eval.pool import run_pooled
 from tts.eval.protocols import Item, write_protocol
-from tts.eval.run import run
+from tts.eval.report import build_report
+from tts.eval.run import Tries, run
 
 RATE = 16_000
 
@@ -37,12 +40,17 @@ class Fake:
 
     identity: str = "fake"
     asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    trials: list[tuple[int, bool]] = field(default_factory=list)
+
+    def trying(self, retries: int, rerank: bool) -> "Fake":
+        self.trials.append((retries, rerank))
+        return self
 
     def synthesize(self, text: str, prompt: Any, **options: Any) -> Audio:
         self.asked.append((text, options))
         if text == "unspeakable":
             raise TextError("nothing can be said")
-        return Audio(tone(0.8, 0.1), RATE, {"planned_seconds": 1.0})
+        return Audio(tone(0.8, 0.1), RATE, {"planned_seconds": 1.0, "sentences": [{"tries": 1}, {"tries": 2}]})
 
 
 class Ears:
@@ -84,7 +92,7 @@ def protocol(tmp_path: Path) -> Path:
 
 def test_run_speaks_keeps_measures_and_reports(protocol: Path, tmp_path: Path) -> None:
     fake, folder = Fake(), tmp_path / "run"
-    report = run(protocol, fake, folder, METERS, checks=(False, True), seed=5)
+    report = run(protocol, fake, folder, METERS, seed=5)
     assert [text for text, _ in fake.asked] == ["Hello.", "Good day.", "unspeakable"] * 2
     assert [options["check"] for _, options in fake.asked] == [False] * 3 + [True] * 3
     assert fake.asked[0][1] == {"prompt_text": "Before.", "backend": "flow", "seed": 5, "settings": None, "check": False}
@@ -104,14 +112,14 @@ def test_run_speaks_keeps_measures_and_reports(protocol: Path, tmp_path: Path) -
 
 def test_run_goes_on_where_it_stopped_and_never_mixes_settings(protocol: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    first = run(protocol, Fake(), folder, METERS, checks=(False,))
+    first = run(protocol, Fake(), folder, METERS, tries=(Tries(1),))
     (folder / "check-off" / "one.json").unlink()  # killed between the sound and its report
     fake = Fake()
-    second = run(protocol, fake, folder, METERS, checks=(False,))
+    second = run(protocol, fake, folder, METERS, tries=(Tries(1),))
     assert [text for text, _ in fake.asked] == ["Hello."]
     assert first["rows"]["check-off"]["metrics"]["wer"] == second["rows"]["check-off"]["metrics"]["wer"]
     with pytest.raises(SettingsError, match="another seed, system;"):
-        run(protocol, Fake("other"), folder, METERS, checks=(False,), seed=1)
+        run(protocol, Fake("other"), folder, METERS, tries=(Tries(1),), seed=1)
 
 
 def test_broken_system_stops_the_run_instead_of_counting_as_silence(protocol: Path, tmp_path: Path) -> None:
@@ -151,3 +159,63 @@ def test_clips_are_read_at_16_khz_in_mono_even_when_empty(tmp_path: Path) -> Non
 def test_worst_items_come_first_and_ties_keep_their_order() -> None:
     items = [{"id": i, "utterance_wer": w} for i, w in enumerate([0.1, 0.9, None, 0.9, 0.5])]
     assert [item["id"] for item in worst(items, 3)] == [1, 3, 4]
+
+
+# -------------------------------------------------------------------------------------------- tries, pools, hard list
+
+
+def test_each_number_of_tries_is_a_row_and_a_folder_of_its_own(protocol: Path, tmp_path: Path) -> None:
+    fake = Fake()
+    tries = (Tries(1), Tries(4), Tries(4, rerank=True))
+    report = run(protocol, fake, tmp_path / "run", METERS, tries)
+    assert [*report["rows"]] == ["check-off", "check-on-4", "rerank-4", "recordings"]
+    assert fake.trials == [(3, False), (3, True)]
+    assert [options["check"] for _, options in fake.asked] == [False] * 3 + [True] * 6
+    metrics = report["rows"]["rerank-4"]["metrics"]
+    assert (metrics["tries"]["value"], metrics["tries"]["n"]) == (1.5, 2)  # three tries of two sentences, in each of two items
+    run(protocol, fake, tmp_path / "run", METERS, (Tries(2),))  # a row more in the same folder
+    assert (tmp_path / "run" / "check-on" / "one.wav").exists()
+
+
+def test_voices_count_once_each_in_the_mean_over_speakers(tmp_path: Path) -> None:
+    rows = [{"id": str(i), "sim": sim, "speaker": who} for i, (sim, who) in enumerate([(0.9, "a"), (0.9, "a"), (0.3, "b")])]
+    row = build_report({"check-off": rows}, {}, seed=0)["rows"]["check-off"]
+    assert row["metrics"]["sim"]["value"] == pytest.approx(0.7)
+    assert (row["metrics"]["sim_speakers"]["value"], row["metrics"]["sim_speakers"]["n"]) == (pytest.approx(0.6), 2)
+    assert row["speakers"] == [{"speaker": "a", "sim": 0.9, "items": 2}, {"speaker": "b", "sim": 0.3, "items": 1}]
+
+
+def test_pooled_protocols_have_a_row_each_and_one_for_all(protocol: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.tsv").write_text(protocol.read_text().replace("unspeakable", "Hello again."))  # the same ids
+    report = run_pooled([protocol, tmp_path / "q.tsv"], Fake(), tmp_path / "run", METERS, tries=(Tries(1),))
+    rows = report["rows"]
+    assert [*rows] == ["p check-off", "q check-off", "all check-off", "recordings"]
+    assert [len(row["items"]) for row in rows.values()] == [3, 3, 6, 2]
+    assert rows["all check-off"]["metrics"]["wer"]["value"] == 6 / 9  # (3 + 3) errors of (4 + 5) words
+    assert rows["all check-off"]["wer_times_human"]["n"] == 2
+    assert "| all check-off (6) |" in (tmp_path / "run" / "report.md").read_text()
+    with pytest.raises(SettingsError, match="p, p"):
+        run_pooled([protocol, protocol], Fake(), tmp_path / "again", METERS)
+
+
+def test_the_hard_list_is_told_by_category(protocol: Path, tmp_path: Path) -> None:
+    items = [item for item in hard_items() if item.id in ("words-01", "words-02", "long-01")]
+    meters = replace(METERS, said=lambda samples, text: {"free": float(text != "No.")})
+    report = run_hard(items, Fake(), tmp_path / "hard", meters)
+    found = report["categories"]["check-on"]
+    assert {name: (row["items"], row["free"]["value"]) for name, row in found.items()} == {
+        "words": (2, 0.5),
+        "long": (1, 1.0),
+        "all": (3, pytest.approx(2 / 3)),
+    }
+    assert found["long"]["lost"]["value"] == pytest.approx(59 / 60) and found["words"]["lost"]["value"] == 0.0
+    written = (tmp_path / "hard" / "report.md").read_text()
+    assert "| words | 2 | 50.0 % [" in written and json.loads((tmp_path / "hard" / "report.json").read_text())["categories"]
+
+
+def test_a_run_writes_listening_pages_of_the_worst(protocol: Path, tmp_path: Path) -> None:
+    meters = replace(METERS, phones=lambda samples, text: (len(text) if text.startswith("Good") else 0, len(text)))
+    run(protocol, Fake(), tmp_path / "run", meters, (Tries(1),), pages=1)
+    page = (tmp_path / "run" / "pages" / "check-off.html").read_text()
+    assert "two/b" in page and "Good day." in page and "unspeakable" not in page
+    assert "| two/b | 100% |" in (tmp_path / "run" / "pages" / "check-off.md").read_text()

@@ -153,6 +153,16 @@ def test_where_no_try_passes_the_best_is_kept_and_told(tiny, monkeypatch):
     assert any("missed w" in warning and "2 tries" in warning for warning in report.warnings)
 
 
+def test_reranking_makes_every_try_and_keeps_the_best_of_those_that_pass(tiny, monkeypatch):
+    found = [Check(("w",) * 20, (), (), rate, -1.0) for rate in (0.3, 0.1, 0.2)]
+    for reranked, tries, kept in ((tiny.trying(2, rerank=True), 3, 0.1), (tiny.trying(2), 1, 0.3)):
+        verdicts = iter(found)
+        monkeypatch.setattr(reranked, "_listen", lambda frames, line: next(verdicts))  # noqa: B023
+        (sentence,) = say(reranked, "One.", check=True).report.sentences
+        assert (sentence.tries, sentence.error_rate) == (tries, kept)
+    assert (tiny.retries, tiny.rerank) == (1, False)
+
+
 def test_a_language_that_the_recognizer_does_not_know_is_unchecked_and_told(tiny):
     report = say(tiny, "Eins und zwei.", check=True, language="de").report
     assert not report.checked and report.language == "de"

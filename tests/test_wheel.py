@@ -13,7 +13,7 @@ from tts.weights import embedded
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"tts": "tts", "codecs": "tts/codecs", "vocoders": "tts/vocoders", "configs": "tts/configs"}  # folder: in the wheel
-KINDS = {".py", ".yaml", ".safetensors", ".md", ".typed"}
+KINDS = {".py", ".yaml", ".safetensors", ".md", ".tsv", ".typed"}
 WEIGHTS_MB = 64
 
 OFFLINE = """

@@ -108,7 +108,7 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="A TSV manifest, an LJSpeech-shaped folder, or with --teacher lines of text.")],
     out: Annotated[Path, typer.Argument(help="The folder of shards to be written.")],
     overrides: Overrides = None,
-    teacher: Annotated[str, typer.Option(help="flite:slt,rms or festival:kal_diphone speaks the lines.")] = "",
+    teacher: Annotated[str, typer.Option(help="flite:slt,rms or festival:kal_diphone says the lines.")] = "",
 ) -> None:
     """Turn recordings and their texts into a corpus of shards to train on."""
     from tts.config import load_config
@@ -158,7 +158,7 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder or backend.")],
+    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker or backend.")],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:
@@ -191,41 +191,43 @@ def assemble(
 
 @app.command(name="eval")
 def evaluate(
-    protocol: Annotated[Path, typer.Option(help="A Seed-TTS-eval list or a TSV.")],
     out: Annotated[Path, typer.Option(help="A folder for the sounds, the report and the plots.")],
+    protocol: Annotated[
+        list[Path] | None, typer.Option(help="A Seed-TTS-eval list or a TSV; of several a pooled report, too.")
+    ] = None,
     system: System = "base-en",
     backend: Backend = "flow",
     seed: Seed = 0,
     settings: Settings = None,
+    tries: Annotated[
+        list[int] | None,
+        typer.Option(help="A row with at most so many tries of a sentence; 1 is unchecked. 1 and 2, if not given."),
+    ] = None,
+    rerank: Annotated[
+        list[int] | None, typer.Option(help="A row with so many tries of every sentence, of which the best is kept.")
+    ] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Speak the hard list, in the voices of the protocol, if given.")] = False,
+    pages: Annotated[int, typer.Option(help="Listening pages of so many of the worst items.")] = 0,
     copies: Annotated[bool, typer.Option("--copies", help="Copy the recordings, by vocoder and codec; speak nothing.")] = False,
     n_codebooks: Annotated[
         list[int] | None, typer.Option(help="With --copies: how many codebooks, a row each; 0 is the vocoder alone.")
     ] = None,
+    durations: Annotated[
+        list[str] | None,
+        typer.Option(help="Only plan, by system, prompt-rate, ratio or KIND=RUN, and compare with recordings."),
+    ] = None,
 ) -> None:
     """Speak a protocol with the check off and on, or copy it, and measure words, phones, voices, quality and speed."""
     chosen = _settings(settings)
-    if (chosen and copies) or (n_codebooks and not copies):
-        raise SettingsError("--set is for speaking and --n-codebooks for --copies, which speaks nothing; give one or the other")
-    from tts.eval.codec import codebook_table, copy_synthesis
-    from tts.eval.measures import Meters
-    from tts.eval.phones import PhoneEars
-    from tts.eval.protocols import COPIED, read_protocol
-    from tts.eval.report import table
-    from tts.eval.run import run
-    from tts.pipeline import Synthesizer
+    if durations:
+        _compare_durations(protocol or [], out, system, durations, seed)
+        return
+    from tts.eval.command import evaluate as run
 
-    synthesizer = Synthesizer.from_pretrained(system)
-    parts = synthesizer.parts
-    ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)
-    meters = Meters(phones=ears.errors, align=ears.align)
-    if copies:
-        items = read_protocol(protocol, COPIED)
-        report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
-    else:
-        report = run(protocol, synthesizer, out, meters, backend=backend, seed=seed, settings=chosen)
-    Console().print(table(report))
-    if "codec" in report:
-        Console().print(codebook_table(report))
+    for drawn in run(
+        protocol or (), out, system, backend, seed, chosen, tries or (), rerank or (), hard, pages, copies, n_codebooks
+    ):
+        Console().print(drawn)
 
 
 @app.command()
@@ -234,6 +236,20 @@ def version() -> None:
     from tts.weights import embedded
 
     typer.echo(f"mynah-tts {__version__}, systems: {', '.join(embedded()) or 'none'}")
+
+
+def _compare_durations(protocols: list[Path], out: Path, system: str, names: list[str], seed: int) -> None:
+    from tts.eval.durations import compare_durations, duration_table
+    from tts.eval.protocols import read_protocol
+    from tts.pipeline import Synthesizer
+    from tts.train.duration import find_durations
+
+    if not protocols:
+        raise SettingsError("say what to plan: --protocol FILE")
+    synthesizer = Synthesizer.from_pretrained(system)
+    items = [item for protocol in protocols for item in read_protocol(protocol)]
+    predictors = find_durations(names, synthesizer.parts.duration)
+    Console().print(duration_table(compare_durations(items, synthesizer, predictors, out, seed)))
 
 
 def _check_writable(out: Path) -> None:

@@ -82,7 +82,7 @@ def copy_synthesis(
             for item, recording, sound in zip(items, recordings, sounds, strict=True)
         ]
         measured[row] = [scores | times for scores, times in zip(measure(clips, meters), spent[row], strict=True)]
-    voices = [read_clip(item.prompt) if item.prompt != item.recording else None for item in items]
+    voices = [read_clip(item.prompt) if item.prompt and item.prompt != item.recording else None for item in items]
     human = [
         Clip(item.id, recording, item.text or None, voice)
         for item, recording, voice in zip(items, recordings, voices, strict=True)

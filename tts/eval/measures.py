@@ -12,12 +12,14 @@ import numpy as np
 from tts.eval.packages import optional
 from tts.eval.quality import RATE, dnsmos, pesq_wb, stoi
 from tts.eval.speaker import Resemblyzer, SpeakerEncoder, similarity
-from tts.eval.wer import Asr, PocketsphinxAsr, transcribe_all, word_errors
+from tts.eval.wer import Asr, PocketsphinxAsr, lost_words, transcribe_all, word_errors
 
 SPEECH_DB = 40.0  # speech begins and ends where the sound comes within this of its loudest 50 ms
 
 # (samples [N] at 16 kHz, text) -> (phone errors, phones of the text)
 PhoneErrors = Callable[[np.ndarray, str], tuple[int, int]]
+# (samples [N] at 16 kHz, text) -> what was heard and what was not, see `tts.eval.phones.PhoneEars.said`
+Listener = Callable[[np.ndarray, str], dict[str, Any]]
 # (samples [N] at 16 kHz, text) -> (phone, start, end) in seconds, for each phone of the text; [] where they do not fit in
 Aligner = Callable[[np.ndarray, str], list[tuple[str, float, float]]]
 
@@ -31,6 +33,7 @@ class Meters:
     quality: Callable[[np.ndarray], dict[str, float]] | None = dnsmos
     phones: PhoneErrors | None = None
     align: Aligner | None = None
+    said: Listener | None = None
     workers: int = 2  # processes of the recognizer of words
     cache: Path | None = None  # transcripts, see `transcribe_all`
 
@@ -78,6 +81,7 @@ def measure(clips: Sequence[Clip], meters: Meters) -> list[dict[str, Any]]:
         ):
             errors, words = word_errors(clip.text or "", heard)
             row |= {"text": clip.text, "heard": heard, "word_errors": errors, "words": words}
+            row["words_lost"] = lost_words(clip.text or "", heard)
             row |= {"utterance_wer": errors / words} if words else {}
     # 2. everything else
     for clip, row in zip(clips, rows, strict=True):
@@ -95,6 +99,8 @@ def _measure_one(clip: Clip, meters: Meters) -> dict[str, Any]:
     if meters.phones is not None and clip.text is not None:
         errors, phones = meters.phones(clip.samples, clip.text)
         row |= {"phone_errors": errors, "phones": phones}
+    if meters.said is not None and clip.text is not None:
+        row |= meters.said(clip.samples, clip.text)
     if meters.align is not None and clip.text is not None:
         spans = meters.align(clip.samples, clip.text)
         inside = all(0 <= start < end <= seconds + 1e-6 for _, start, end in spans)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tts.asr.align import phones_of, read, viterbi
+from tts.asr.check import check, edits
 from tts.audio import MelEncoder
 from tts.errors import TextError
 from tts.eval.quality import RATE
+from tts.eval.runs import free_of_runs, runs
 from tts.eval.wer import phone_errors
 from tts.frames import Wave
 from tts.interfaces import Encoder, FrontEnd, Recognizer
@@ -46,6 +49,39 @@ class PhoneEars:
         # The last frame may be half empty: a phone ends with the sound.
         spans = zip(targets, found[0], strict=True)
         return [(names[target], start / rate, min(end / rate, seconds)) for target, (start, end) in spans]
+
+    def said(self, samples: np.ndarray, text: str) -> dict[str, Any]:
+        """What was heard in samples [N], and what of the text was not.
+
+        Returns:
+            heard_phones, missed, repeated (phones, as the self-check finds them), wrong ([asked, heard] pairs), missing_run and
+            repeated_run (see `runs`), free: 1.0 where neither is long.
+        """
+        names = PHONES.recognizer_symbols
+        tokens = self._tokens(text)
+        asked = phones_of(tokens)
+        if not len(samples):
+            lost = [names[phone] for phone in asked]
+            nothing = {"heard_phones": [], "missed": lost, "repeated": [], "wrong": []}
+            return nothing | {"missing_run": len(asked), "repeated_run": 0, "free": 0.0}
+        log_probs = self._posteriors(samples)
+        heard = phones_of(read(log_probs).tokens)
+        found = check(log_probs, tokens)
+        wrong = [
+            [names[asked[step.asked]], names[heard[step.heard]]]
+            for step in edits(asked, heard)
+            if step.asked is not None and step.heard is not None and not step.same
+        ]
+        missing, repeated = runs(log_probs, asked)
+        return {
+            "heard_phones": [names[phone] for phone in heard],
+            "missed": list(found.missed),
+            "repeated": list(found.repeated),
+            "wrong": wrong,
+            "missing_run": missing,
+            "repeated_run": repeated,
+            "free": float(free_of_runs(missing, repeated, len(asked))),
+        }
 
     def _tokens(self, text: str) -> list[int]:
         """The text's ids; its pauses are silence and have none, nor has a text that cannot be pronounced."""

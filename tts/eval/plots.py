@@ -26,10 +26,14 @@ def plot_item(
     title: str = "",
     spans: Sequence[tuple[str, float, float]] = (),
 ) -> None:
-    """Write a PNG: the log-mel of each sound [N] at 16 kHz under its name, and `spans` (phone, start, end) over the first.
+    """Write what `draw_item` draws. Raises MissingPackageError without matplotlib, OutputError where it cannot be written."""
+    write_whole(Path(path), draw_item(sounds, title, spans))
 
-    Raises MissingPackageError without matplotlib, OutputError where the file cannot be written.
-    """
+
+def draw_item(
+    sounds: Mapping[str, np.ndarray], title: str = "", spans: Sequence[tuple[str, float, float]] = (), dpi: int = 110
+) -> bytes:
+    """A PNG: the log-mel of each sound [N] at 16 kHz under its name, and `spans` (phone, start, end) over the first."""
     import torch
 
     from tts.audio import log_mel
@@ -46,5 +50,5 @@ def plot_item(
             axes[index].text((start + end) / 2, len(mel) * 0.94, phone, color="white", fontsize=7, ha="center")
     figure.suptitle(title, fontsize=9, wrap=True)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    write_whole(Path(path), drawn.getvalue())
+    figure.savefig(drawn, format="png", dpi=dpi)
+    return drawn.getvalue()

@@ -21,11 +21,14 @@ SENTENCE_WORDS = (5, 25)  # sentences that prompts without a transcript are give
 
 @dataclass(frozen=True)
 class Item:
-    """One sentence to speak in one voice; `recording`: the same sentence spoken by the same person, if there is one."""
+    """One sentence to speak in one voice; `recording`: the same sentence spoken by the same person, if there is one.
+
+    prompt: None is the system's own voice.
+    """
 
     id: str
     text: str
-    prompt: Path
+    prompt: Path | None
     prompt_text: str | None = None
     recording: Path | None = None
     speaker: str | None = None
@@ -122,7 +125,14 @@ def write_protocol(items: Iterable[Item], path: str | Path) -> None:
     rows = ["\t".join(COLUMNS)]
     for item in items:
         recording = str(item.recording.resolve()) if item.recording else ""
-        fields = (item.id, str(item.prompt.resolve()), item.prompt_text or "", item.text, recording, item.speaker or "")
+        fields = (
+            item.id,
+            str(item.prompt.resolve()) if item.prompt else "",
+            item.prompt_text or "",
+            item.text,
+            recording,
+            item.speaker or "",
+        )
         rows.append("\t".join(" ".join(field.split()) for field in fields))
     Path(path).write_text("\n".join(rows) + "\n", encoding="utf-8")
 

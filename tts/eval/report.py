@@ -21,24 +21,32 @@ Items = Sequence[Mapping[str, Any]]  # per-item values, as `tts.eval.measures.me
 
 @dataclass(frozen=True)
 class Metric:
-    """A mean of `top` over the items, or, with `below`, the sum of one over the sum of the other."""
+    """A mean of `top` over the items, or, with `below`, the sum of one over the sum of the other.
+
+    over: a key by which items are averaged first, so that each of its values (a speaker) counts once.
+    """
 
     name: str
     label: str
     top: str
     below: str | None = None
     percent: bool = False
+    over: str | None = None
 
 
 METRICS = (
     Metric("wer", "WER", "word_errors", "words", percent=True),
     Metric("mean_wer", "WER, mean of utterances", "utterance_wer", percent=True),
     Metric("per", "PER", "phone_errors", "phones", percent=True),
+    Metric("free", "no run of 4 phones missing or repeated", "free", percent=True),
+    Metric("lost", "words missing, 3 or more in a row", "words_lost", "words", percent=True),
     Metric("sim", "SIM", "sim"),
+    Metric("sim_speakers", "SIM, mean over speakers", "sim", over="speaker"),
     Metric("ovrl", "DNSMOS OVRL", "ovrl"),
     Metric("p808", "DNSMOS P.808", "p808"),
     Metric("pesq", "PESQ-wb", "pesq"),
     Metric("stoi", "STOI", "stoi"),
+    Metric("tries", "tries a sentence", "tries", "sentences"),
     Metric("rtf", "RTF, prompt encoded anew", "spent_seconds", "seconds"),
     Metric("codec_rtf", "RTF, codec there and back", "codec_seconds", "seconds"),
     Metric("vocoder_rtf", "RTF, vocoder", "vocoder_seconds", "seconds"),
@@ -81,12 +89,32 @@ def summarise(items: Items, seed: int = 0) -> dict[str, Estimate]:
     found = {}
     for metric in METRICS:
         keys = [key for key in (metric.top, metric.below) if key is not None]
-        having = [item for item in items if all(item.get(key) is not None for key in keys)]
+        having = _averaged(items, metric.top, metric.over) if metric.over is not None else items
+        having = [item for item in having if all(item.get(key) is not None for key in keys)]
         top, *below = ([float(item[key]) for item in having] for key in keys)
         figure = estimate(top, below[0] if below else None, seed)
         if figure is not None:
             found[metric.name] = figure
     return found
+
+
+def _averaged(items: Items, key: str, over: str) -> list[dict[str, Any]]:
+    """For each value of `over` among the items that have a `key`: {over: that value, key: their mean, "items": how many}."""
+    groups: dict[str, list[float]] = {}
+    for item in items:
+        if item.get(key) is not None and item.get(over) is not None:
+            groups.setdefault(item[over], []).append(float(item[key]))
+    return [{over: name, key: float(np.mean(values)), "items": len(values)} for name, values in groups.items()]
+
+
+def wilson(successes: float, n: int) -> Estimate | None:
+    """A share of n items with its 95 % score interval (Wilson 1927), which also holds near 0 and 1; None where n is 0."""
+    if not n:
+        return None
+    share, z2 = successes / n, 1.96**2
+    middle, half = share + z2 / (2 * n), (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5
+    low, high = ((middle + side * half) / (1 + z2 / n) for side in (-1, 1))
+    return Estimate(share, max(0.0, low), min(1.0, high), n)
 
 
 def times_human(items: Items, human: Items, seed: int = 0) -> Estimate | None:
@@ -118,12 +146,16 @@ def build_report(
         ratio = times_human(items, rows[HUMAN], seed) if HUMAN in rows and name != HUMAN else None
         if ratio is not None:
             row["wer_times_human"] = vars(ratio)
+        speakers = _averaged(items, "sim", "speaker")
+        if speakers:
+            row["speakers"] = speakers
         report["rows"][name] = row | {"items": [dict(item) for item in items]}
     return report
 
 
-def save_report(report: Mapping[str, Any], path: str | Path) -> None:
-    """Write a report as JSON, whole or not at all."""
+def save_report(report: Mapping[str, Any], path: str | Path, tables: Sequence[Table] = ()) -> None:
+    """Write a report as JSON, and beside it its table, and further ones, as Markdown; each whole or not at all."""
+    write_whole(Path(path).with_suffix(".md"), "\n".join(map(markdown, [table(report), *tables])).encode())
     write_whole(Path(path), (json.dumps(report, indent=1, ensure_ascii=False, default=str) + "\n").encode())
 
 
@@ -137,17 +169,28 @@ def table(report: Mapping[str, Any]) -> Table:
     for metric in METRICS:
         figures = [row["metrics"].get(metric.name) for row in rows.values()]
         if any(figures):
-            drawn.add_row(metric.label, *(_figure(figure, metric.percent) for figure in figures))
+            drawn.add_row(metric.label, *(figure_text(figure, metric.percent) for figure in figures))
     ratios = [row.get("wer_times_human") for row in rows.values()]
     if any(ratios):
-        drawn.add_row("WER, times that of recordings", *(_figure(ratio) for ratio in ratios))
+        drawn.add_row("WER, times that of recordings", *(figure_text(ratio) for ratio in ratios))
     rates = [row.get("bits_per_second") for row in rows.values()]
     if any(rates):
         drawn.add_row("kbit/s", *("" if rate is None else f"{rate / 1000:.2f}" for rate in rates))
     return drawn
 
 
-def _figure(figure: Mapping[str, float] | None, percent: bool = False) -> str:
+def markdown(drawn: Table) -> str:
+    """A table as Markdown, its title before and its caption behind."""
+    columns = drawn.columns
+    lines = [[str(column.header) for column in columns], [":--" if i == 0 else "--:" for i in range(len(columns))]]
+    lines += [list(cells) for cells in zip(*([str(cell) for cell in column.cells] for column in columns), strict=True)]
+    body = "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+    title = f"{drawn.title}\n\n" if drawn.title else ""
+    return f"{title}{body}\n{drawn.caption}\n" if drawn.caption else f"{title}{body}"
+
+
+def figure_text(figure: Mapping[str, float] | None, percent: bool = False) -> str:
+    """ "value [low, high]" of an estimate in a report; "" for none."""
     if figure is None:
         return ""
     value, low, high = (figure[name] * (100 if percent else 1) for name in ("value", "low", "high"))

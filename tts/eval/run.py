@@ -7,8 +7,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +20,14 @@ from rich.progress import track
 from tts.audio import save
 from tts.errors import OutputError, PromptError, SettingsError, TextError
 from tts.eval.measures import Clip, Meters, measure, read_clip
+from tts.eval.pages import Entry, hardest, write_page
 from tts.eval.plots import plot_item, worst
 from tts.eval.protocols import Item, read_protocol
 from tts.eval.report import HUMAN, build_report, save_report
 from tts.files import write_whole
 
 log = logging.getLogger(__name__)
+Voices = Mapping[Path, np.ndarray]  # prompts by their files, [N] at 16 kHz
 PLOTS = 4  # of the first items and of the worst, each
 
 
@@ -38,58 +40,103 @@ class Speaks(Protocol):
         """An audio with `samples` [N], `sample_rate` in Hz and `report`; raises TextError or PromptError."""
         ...
 
+    def trying(self, retries: int, rerank: bool) -> Speaks:
+        """The same, with other tries; asked of it only where there shall be several."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often a sentence is tried: once, unchecked; up to `count` times, until the check passes; or, with `rerank`, `count`
+    times, of which the check chooses the best."""
+
+    count: int = 1
+    rerank: bool = False
+
+    @property
+    def row(self) -> str:
+        """Its row in the report, and its folder."""
+        if self.rerank:
+            return f"rerank-{self.count}"
+        return {1: "check-off", 2: "check-on"}.get(self.count, f"check-on-{self.count}")
+
+
+TRIES = (Tries(1), Tries(2))  # what a user may ask for: check off, check on
+
 
 def run(
     protocol: str | Path,
     synthesizer: Speaks,
     folder: str | Path,
     meters: Meters | None = None,
-    checks: Sequence[bool] = (False, True),
+    tries: Sequence[Tries] = TRIES,
     backend: str = "flow",
     seed: int = 0,
     settings: Any = None,
+    pages: int = 0,
 ) -> dict[str, Any]:
-    """Speak every item of a protocol once, with one seed, measure all of it, and write what was found.
+    """Speak the items of a protocol file as `run_items` does."""
+    items = read_protocol(protocol)
+    return run_items(items, Path(protocol).name, synthesizer, folder, meters, tries, backend, seed, settings, pages)
 
-    The folder then holds, for each value of `checks`, a row of sounds and reports (`check-off/ID.wav`, `ID.json`), report.json,
-    plots/ (the first items and the worst) and transcripts.json. What is there already is not spoken again, so a run that was
-    cut short goes on where it stopped. An item whose text or prompt is refused counts as an empty output.
+
+def run_items(
+    items: Sequence[Item],
+    protocol: str,
+    synthesizer: Speaks,
+    folder: str | Path,
+    meters: Meters | None = None,
+    tries: Sequence[Tries] = TRIES,
+    backend: str = "flow",
+    seed: int = 0,
+    settings: Any = None,
+    pages: int = 0,
+) -> dict[str, Any]:
+    """Speak every item once, with one seed, measure all of it, and write what was found.
+
+    The folder then holds, for each of `tries`, a row of sounds and reports (`check-off/ID.wav`, `ID.json`), report.json,
+    report.md, plots/ (the first items and the worst), pages/ and transcripts.json. What is there already is not spoken
+    again, so a run that was cut short goes on where it stopped. An item that is refused counts as an empty output.
 
     Args:
+        protocol: what the items are called in the report.
         meters: the instruments; None: `Meters()`, with transcripts kept in the folder.
-        checks: synthesis with the check off, on, or both, each a row.
+        tries: each a row.
         settings: of the backend, as `synthesize` takes them.
+        pages: how many of each row's worst items the listening pages show; 0: none are written.
     Returns:
         the report (see `build_report`); where items have recordings they are measured too, in the row "recordings".
     Raises:
         InputError for the protocol; SettingsError where the folder holds a run with other settings; OutputError;
         MissingPackageError before anything is spoken.
     """
-    items = read_protocol(protocol)
     folder = Path(folder)
     meters = meters if meters is not None else Meters()
     meters = meters if meters.cache is not None else replace(meters, cache=folder / "transcripts.json")
     meters.require()
-    about = {"protocol": Path(protocol).name, "backend": backend, "seed": seed, "settings": _plain(settings)}
+    about = {"protocol": protocol, "backend": backend, "seed": seed, "settings": _plain(settings)}
     about |= {"system": getattr(synthesizer, "identity", None), "items": _digest(items), "meters": meters.names}
     _claim(folder, {name: value for name, value in about.items() if name != "meters"})
 
     # 1. speak
     options = {"backend": backend, "seed": seed, "settings": settings}
-    for check in checks:
-        speak_all(items, synthesizer, folder / _row_name(check), check=check, **options)
+    for each in tries:
+        speaks = synthesizer.trying(each.count - 1, each.rerank) if each.count > 1 else synthesizer
+        speak_all(items, speaks, folder / each.row, check=each.count > 1, **options)
     # 2. measure
-    voices = {path: read_clip(path) for path in {item.prompt for item in items}}
-    rows = {_row_name(check): _measure_row(items, folder / _row_name(check), voices, meters) for check in checks}
-    recorded = [
-        Clip(item.id, read_clip(item.recording), item.text, voices[item.prompt]) for item in items if item.recording is not None
-    ]
-    if recorded:
-        rows[HUMAN] = measure(recorded, meters)
+    voices = {item.prompt: read_clip(item.prompt) for item in items if item.prompt is not None}
+    rows = {each.row: _measure_row(items, folder / each.row, voices, meters) for each in tries}
+    recordings = {item.id: read_clip(item.recording) for item in items if item.recording is not None}
+    if recordings:
+        recorded = [item for item in items if item.id in recordings]
+        clips = [Clip(item.id, recordings[item.id], item.text, _voice(item, voices)) for item in recorded]
+        rows[HUMAN] = _with_speakers(recorded, measure(clips, meters))
     # 3. report
     report = build_report(rows, about, seed)
     save_report(report, folder / "report.json")
     _plot_rows(items, rows, folder)
+    for each in tries if pages else ():
+        _write_page(items, each.row, rows[each.row], folder, voices, meters, pages)
     return report
 
 
@@ -113,15 +160,51 @@ def speak_all(items: Iterable[Item], synthesizer: Speaks, folder: Path, **option
         write_whole(about, json.dumps({"spent_seconds": spent, "report": told}, indent=1, default=str).encode())
 
 
-def _measure_row(items: Sequence[Item], folder: Path, voices: dict[Path, np.ndarray], meters: Meters) -> list[dict[str, Any]]:
+def _measure_row(items: Sequence[Item], folder: Path, voices: Voices, meters: Meters) -> list[dict[str, Any]]:
     clips, abouts = [], []
     for item in items:
         wav, path = _files(folder, item)
         about = json.loads(path.read_text(encoding="utf-8"))
-        planned = (about["report"] or {}).get("planned_seconds")
-        clips.append(Clip(item.id, read_clip(wav), item.text, voices[item.prompt], planned_seconds=planned))
+        told = about["report"] or {}
+        planned = told.get("planned_seconds")
+        clips.append(Clip(item.id, read_clip(wav), item.text, _voice(item, voices), planned_seconds=planned))
+        spoken = told.get("sentences", ())
+        if spoken:
+            about |= {"tries": sum(sentence["tries"] for sentence in spoken), "sentences": len(spoken)}
         abouts.append(about)
-    return [row | about for row, about in zip(measure(clips, meters), abouts, strict=True)]
+    measured = [row | about for row, about in zip(measure(clips, meters), abouts, strict=True)]
+    return _with_speakers(items, measured)
+
+
+def _voice(item: Item, voices: Voices) -> np.ndarray | None:
+    return voices[item.prompt] if item.prompt is not None else None
+
+
+def _with_speakers(items: Sequence[Item], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their items' speakers; a prompt of nobody known is a speaker of its own."""
+    names = [item.speaker or (str(item.prompt) if item.prompt is not None else None) for item in items]
+    return [row | {"speaker": name} for row, name in zip(rows, names, strict=True)]
+
+
+def _write_page(
+    items: Sequence[Item],
+    name: str,
+    rows: list[dict[str, Any]],
+    folder: Path,
+    voices: Voices,
+    meters: Meters,
+    count: int,
+) -> None:
+    """A row's worst items to listen to and to look at."""
+    by_id = {item.id: item for item in items}
+    entries = []
+    for row in hardest(rows, count):
+        item = by_id[row["id"]]
+        recording = read_clip(item.recording) if item.recording is not None else None
+        sound = read_clip(_files(folder / name, item)[0])
+        entries.append(Entry(item.text, row, sound, _voice(item, voices), recording))
+    (folder / "pages").mkdir(exist_ok=True)
+    write_page(folder / "pages" / f"{name}.html", f"{name}: the {len(entries)} worst of {len(rows)}", entries, meters.said)
 
 
 def _plot_rows(items: Sequence[Item], rows: dict[str, list[dict[str, Any]]], folder: Path) -> None:
@@ -157,10 +240,6 @@ def _claim(folder: Path, about: dict[str, Any]) -> None:
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         raise SettingsError(f"{folder} holds a run with another {', '.join(changed)}; give a new folder, or remove this one")
     write_whole(path, text.encode())
-
-
-def _row_name(check: bool) -> str:
-    return "check-on" if check else "check-off"
 
 
 def _files(folder: Path, item: Item) -> tuple[Path, Path]:

@@ -21,6 +21,7 @@ from tts.eval.packages import optional
 from tts.files import write_whole
 
 STRESS = str.maketrans("", "", "ˈˌ")
+LOST = 3  # words missing in a row that are no slip of the recognizer
 
 
 class Asr(Protocol):
@@ -111,6 +112,16 @@ def spoken_words(text: str, language: str = "en-us") -> list[str]:
 def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """(substitutions + deletions + insertions, words of the reference), both texts as `spoken_words`."""
     return _errors(spoken_words(reference), spoken_words(hypothesis))
+
+
+def lost_words(reference: str, hypothesis: str, run: int = LOST) -> int:
+    """How many words of the reference are missing together with `run - 1` or more of their neighbours."""
+    asked, heard = spoken_words(reference), spoken_words(hypothesis)
+    if not asked or not heard:
+        return len(asked) if len(asked) >= run else 0
+    (steps,) = optional("jiwer").process_words(" ".join(asked), " ".join(heard)).alignments
+    gaps = [step.ref_end_idx - step.ref_start_idx for step in steps if step.type == "delete"]
+    return sum(gap for gap in gaps if gap >= run)
 
 
 def phone_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int]:

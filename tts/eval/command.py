@@ -1,0 +1,68 @@
+"""What `mynah eval` does: which evaluation is asked for, with which system and instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tts.errors import SettingsError
+from tts.eval.codec import codebook_table, copy_synthesis
+from tts.eval.hard import category_tables, hard_items, run_hard
+from tts.eval.measures import Meters
+from tts.eval.phones import PhoneEars
+from tts.eval.pool import run_pooled
+from tts.eval.protocols import COPIED, read_protocol
+from tts.eval.report import table
+from tts.eval.run import TRIES, Tries, run
+from tts.pipeline import Synthesizer
+
+
+def evaluate(
+    protocols: Sequence[Path],
+    out: Path,
+    system: str = "base-en",
+    backend: str = "flow",
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    tries: Sequence[int] = (),
+    rerank: Sequence[int] = (),
+    hard: bool = False,
+    pages: int = 0,
+    copies: bool = False,
+    n_codebooks: Sequence[int] | None = None,
+) -> list[Table]:
+    """Run one evaluation of a system, as the words of the command line say, and give its tables. Raises SettingsError."""
+    spoken = bool(settings or tries or rerank or hard or pages)
+    if (spoken and copies) or (n_codebooks and not copies):
+        speaking = "--set, --tries, --rerank, --hard and --pages are for speaking"
+        raise SettingsError(f"{speaking} and --n-codebooks for --copies, which speaks nothing; give one or the other")
+    if not protocols and not hard:
+        raise SettingsError("say what to speak: --protocol FILE, or --hard")
+    if len(protocols) > 1 and (copies or hard):
+        raise SettingsError("--copies and --hard take one --protocol")
+    if any(count < 1 for count in tries) or any(count < 2 for count in rerank) or pages < 0:
+        raise SettingsError(
+            f"--tries is 1 or more, --rerank 2 or more, --pages 0 or more; got {[*tries]}, {[*rerank]}, {pages}"
+        )
+    synthesizer = Synthesizer.from_pretrained(system)
+    parts = synthesizer.parts
+    ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)
+    meters = Meters(phones=ears.errors, align=ears.align, said=ears.said)
+    if copies:
+        items = read_protocol(protocols[0], COPIED)
+        report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
+        return [table(report), *([codebook_table(report)] if "codec" in report else [])]
+    rows = [Tries(count) for count in tries] + [Tries(count, rerank=True) for count in rerank]
+    options: dict[str, Any] = {"backend": backend, "seed": seed, "settings": settings, "pages": pages}
+    if hard:
+        voices = read_protocol(protocols[0]) if protocols else ()
+        report = run_hard(hard_items(voices), synthesizer, out, meters, rows or (Tries(2),), **options)
+        return [table(report), *category_tables(report)]
+    if len(protocols) > 1:
+        report = run_pooled(protocols, synthesizer, out, meters, tries=rows or TRIES, **options)
+    else:
+        report = run(protocols[0], synthesizer, out, meters, tries=rows or TRIES, **options)
+    return [table(report)]
