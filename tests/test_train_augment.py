@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from tts.train.augment import add_noise, chance, lowpass, muffle, spec_augment, stretch
+from tts.audio import MelRecipe, log_mel
+from tts.train.augment import NOISES, add_noise, chance, lowpass, make_noise, mel_power, muffle, spec_augment, stretch, veil
 
 BANDS, T = 20, 60
 
@@ -85,10 +86,52 @@ def test_lowpass_keeps_what_lies_below_and_nothing_above() -> None:
     torch.testing.assert_close(lowpass(low + high, 3000, 16_000), low, atol=1e-3, rtol=0)
 
 
+RECIPE = MelRecipe()
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, MelRecipe(power=2)], ids=["magnitude", "power"])
+@pytest.mark.parametrize("snr_db", [-5.0, 7.5, 20.0])
+def test_noise_lies_as_far_below_as_it_was_told_to(snr_db: float, recipe: MelRecipe) -> None:
+    clean = torch.randn(80, 50, generator=generator(1)) * 2 - 5
+    voices = [torch.randn(80, n, generator=generator(n)) - 4 for n in (30, 70)]
+    scale = 2 / recipe.power
+    for kind in NOISES:
+        noise = make_noise(kind, 50, recipe, generator(2), voices)
+        assert noise.shape == clean.shape and bool(noise.isfinite().all())
+        mixed = veil(clean, noise, snr_db, recipe)
+        added = torch.log((scale * mixed.double()).exp() - (scale * clean.double()).exp()) / scale
+        realised = 10 * torch.log10(mel_power(clean.double(), recipe) / mel_power(added.nan_to_num(-99).clamp(min=-99), recipe))
+        assert float(realised) == pytest.approx(snr_db, abs=0.5), kind
+
+
+def test_a_mel_is_veiled_as_its_sound_would_be() -> None:
+    N, hertz = 32_000, torch.arange(1, 25)[:, None] * 140.0  # a buzz that falls as voices do
+    buzz = (torch.sin(2 * math.pi * hertz * torch.arange(N) / 16_000) / hertz).sum(0)
+    noise = torch.randn(N, generator=generator(3))
+    for snr_db in (0.0, 15.0):
+        scaled = noise * (buzz.square().mean() / noise.square().mean()).sqrt() * 10 ** (-snr_db / 20)
+        heard, clean = (log_mel(x[None])[0] for x in (buzz + scaled, buzz))
+        made = veil(clean, make_noise("white", 100, RECIPE, generator(4)), snr_db, RECIPE)
+        assert float((made - heard).mean()) == pytest.approx(0, abs=math.log(10) / 20 * 2)  # 2 dB
+
+
+def test_noises_have_their_colours_and_babble_its_speakers() -> None:
+    tilt = {}
+    for kind in ("white", "pink", "brown", "hum"):
+        mel = make_noise(kind, 100, RECIPE, generator(5)).mean(1)
+        tilt[kind] = float(mel[60:].mean() - mel[5:20].mean())
+    assert tilt["white"] > tilt["pink"] + 1 > tilt["brown"] + 2 and tilt["hum"] < tilt["pink"]
+    voices = [torch.full((80, 10), -3.0), torch.full((80, 200), -3.0)]
+    torch.testing.assert_close(
+        make_noise("babble", 40, RECIPE, generator(), voices), torch.full((80, 40), -3 + math.log(2) / 2)
+    )
+
+
 def test_the_same_generator_says_the_same_and_the_input_stays(mel: torch.Tensor) -> None:
     kept, labels = mel.clone(), torch.arange(T)
     acts = [
         lambda g: muffle(mel, g),
+        *(lambda g, kind=kind: make_noise(kind, 9, RECIPE, g, [torch.randn(80, 20)]) for kind in NOISES[:4]),
         lambda g: add_noise(mel, g),
         lambda g: spec_augment(mel, 2, 20.0, 2, 5, g),
         lambda g: stretch(mel, labels, 0.2, 0.2, g)[0],

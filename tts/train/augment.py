@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from tts.audio import MelRecipe, log_mel, mel_filters
+
+COLOURS = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # the amplitude falls with hertz to the power of it
+NOISES = (*COLOURS, "hum", "babble")
 
 
 def chance(generator: Generator) -> float:
@@ -43,6 +50,56 @@ def add_noise(mel: Tensor, generator: Generator) -> Tensor:
     colour = (torch.linspace(0, 1, len(mel)) * (4 * chance(generator) - 3))[:, None]  # [bands, 1]
     level = mel.mean() + 3 - 7 * chance(generator)
     return torch.logaddexp(mel, level + colour + 0.6 * torch.randn(mel.shape, generator=generator))
+
+
+def make_noise(kind: str, T: int, recipe: MelRecipe, generator: Generator, voices: Sequence[Tensor] = ()) -> Tensor:
+    """The log-mel [bands, T] of a noise of any level.
+
+    Args:
+        kind: of NOISES. "hum" is that of the mains, 50 or 60 Hz and its overtones.
+        voices: log-mels [bands, T'], the speakers of "babble", each begun anywhere and repeated as long as is needed.
+    """
+    if kind == "babble":
+        total = torch.full((recipe.bands, T), float("-inf"))
+        for voice in voices:
+            start = int(chance(generator) * voice.shape[1])
+            total = _power_add(total, voice[:, (start + torch.arange(T)) % voice.shape[1]].float(), recipe)
+        return total
+    N = T * recipe.hop
+    hertz = torch.fft.rfftfreq(N, 1 / recipe.sample_rate)
+    if kind == "hum":
+        mains = 50.0 if chance(generator) < 0.5 else 60.0
+        order = torch.arange(1, 21)[:, None]  # [20, 1], the overtones
+        phase = 2 * torch.pi * (torch.rand(20, 1, generator=generator) + order * mains * torch.arange(N) / recipe.sample_rate)
+        samples = (torch.sin(phase) / order).sum(0)
+    else:
+        spectrum = torch.randn(2, len(hertz), generator=generator) / hertz.clamp(min=20) ** COLOURS[kind]
+        samples = torch.fft.irfft(torch.complex(*spectrum), n=N)
+        samples = samples / samples.square().mean().sqrt()
+    return log_mel(samples[None], recipe)[0, :, :T]
+
+
+def veil(mel: Tensor, noise: Tensor, snr_db: float, recipe: MelRecipe) -> Tensor:
+    """A log-mel [bands, T] with that of a noise [bands, T] so much below it; where both sound, their powers add.
+
+    Source: the mixing of AudioGen, Kreuk et al. 2022 (arXiv:2209.15352), section 3.2. Changed: mels are mixed, not samples.
+    """
+    gain = (mel_power(mel, recipe) / mel_power(noise, recipe)).log() - snr_db * np.log(10) / 10  # of power
+    return _power_add(mel, noise + gain * recipe.power / 2, recipe)
+
+
+def mel_power(mel: Tensor, recipe: MelRecipe) -> Tensor:
+    """Mean power of the frames of a log-mel [bands, T], in units of its own.
+
+    A band adds up the magnitudes of so many bins, so that its square counts that many times too much where they are alike.
+    """
+    width = mel_filters(recipe)[1].sum(0).clamp(min=1e-3)[:, None]  # [bands, 1], in bins
+    return (torch.exp(mel * 2 / recipe.power) / width ** (2 - recipe.power)).sum(0).mean()
+
+
+def _power_add(one: Tensor, other: Tensor, recipe: MelRecipe) -> Tensor:
+    """The log-mel of two sounds together, whose phases have nothing to do with each other."""
+    return torch.logaddexp(one * 2 / recipe.power, other * 2 / recipe.power) * recipe.power / 2
 
 
 def spec_augment(mel: Tensor, time_masks: int, longest: float, band_masks: int, widest: int, generator: Generator) -> Tensor:
