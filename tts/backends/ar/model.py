@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +14,9 @@ from tts.backends.ar.config import ARConfig, ARSettings
 from tts.backends.ar.draw import ARDraw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.network import ARNetwork, Text
+from tts.backends.ar.rows import begin, make_row
 from tts.backends.ar.text import lay
+from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, frame_mask
 from tts.sampling.philox import PhiloxNoise
@@ -81,6 +87,68 @@ class ARBackend(nn.Module):
             losses["advance"] = surprise.masked_fill(~judged, 0).sum() / judged.sum().clamp(min=1)
             losses["loss"] = losses["loss"] + self.config.advance_weight * losses["advance"]
         return losses
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def generate(self, utterance: Utterance, settings: ARSettings | Mapping[str, Any] | None = None) -> Frames:
+        """The target's codes: as many frames as planned where the pointer is the plan's, else as many as the model says.
+
+        On the CPU row after row, since sums of floats depend on the shape of a batch: the same codes alone and in company.
+
+        Raises:
+            SettingsError: settings that do not exist. FitError: tokens of another table, a prompt of another codec, no plan.
+            PromptError, TextError: they are longer than the model's context.
+        """
+        steps = self._speak(utterance, ARSettings.of(settings))
+        device = self.network.text_in.weight.device
+        data, lengths = gather(steps, len(utterance.seeds), self.config.codebooks, self.config.size, device)
+        return Frames(data, lengths, self.emits)
+
+    def stream(self, utterance: Utterance, settings: ARSettings | Mapping[str, Any] | None = None) -> Iterator[Frames]:
+        """The frames of `generate`, each as soon as all its codes are known: lengths 1, or 0 for rows that have ended.
+
+        Closing the iterator frees all that it holds. Raises as `generate`: SettingsError and FitError at once.
+        """
+        settings = ARSettings.of(settings)
+        self._check(utterance)
+        return self._stream(utterance, settings)
+
+    def _stream(self, utterance: Utterance, settings: ARSettings) -> Iterator[Frames]:
+        for codes in self._speak(utterance, settings):
+            real = codes[:, 0] != self.config.size  # [B]
+            yield Frames(codes.masked_fill(~real[:, None], 0)[..., None], real.long(), self.emits)
+
+    @torch.no_grad()
+    def _speak(self, utterance: Utterance, settings: ARSettings) -> Iterator[Tensor]:
+        """Frame after frame [B, K], V for rows that have ended."""
+        self._check(utterance)
+        device = self.network.text_in.weight.device
+        rows = [make_row(self.config, utterance, b, device) for b in range(len(utterance.seeds))]
+        batches = [[row] for row in rows] if device.type == "cpu" else [rows]
+        speaking = [decode(*begin(self.network, batch, settings, self.noise)) for batch in batches if batch]
+        nothing = torch.full((1, self.config.codebooks), self.config.size, device=device)
+        for frames in zip_longest(*speaking, fillvalue=nothing):
+            yield torch.cat(frames)
+
+    def _check(self, utterance: Utterance) -> None:
+        if utterance.plan is None:
+            raise FitError("the autoregressive backend needs a plan of the target's duration; it was given none")
+        if utterance.context is not None or utterance.keep is not None:
+            raise FitError("the autoregressive backend speaks from the beginning on; it cannot keep frames")
+        if (utterance.content is None) != (self.network.text is not None):
+            says = "tokens" if self.network.text is not None else "content made elsewhere"
+            raise FitError(f"this autoregressive backend reads {says}, and was given something else")
+        prompt = utterance.prompt
+        if utterance.content is None:
+            for tokens in (utterance.tokens, prompt.tokens if prompt is not None else utterance.tokens):
+                if tokens.table != self.table:
+                    raise FitError(f"tokens are of the symbol table {tokens.table!r}, the backend's is {self.table!r}")
+        if prompt is not None:
+            if "codes" not in prompt.frames:
+                raise FitError(f"the autoregressive backend needs the prompt's codes; it was given {sorted(prompt.frames)}")
+            check_fit("the prompt", prompt.frames["codes"].spec, "the autoregressive backend", self.emits)
+
+    # -------------------------------------------------------------------------------------------------- shared
 
     def _steps(self, codes: Tensor) -> Tensor:
         """Codes [B, K, T] as the pattern lays them, [B, K, S]; with a step for the end of the longest row."""

@@ -1,0 +1,198 @@
+"""The rows of one generation: what each item has read before its first frame, then side by side in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tts.backends.ar.config import ARConfig, ARSettings
+from tts.backends.ar.network import ARNetwork, Text
+from tts.backends.ar.text import lay
+from tts.decoding.autoregressive import Task
+from tts.decoding.constraints import Loops, MonotonicPointer, Position
+from tts.decoding.scores import DepthScorer, Scores
+from tts.errors import PromptError, TextError
+from tts.frames import Plan, Prompt, Utterance
+from tts.interfaces import Noise
+from tts.nn.kv_cache import KVCache
+
+CAP = 1.5  # a model that ends by itself may take this much longer than planned
+SLACK = (0.5, 1.5)  # bounds of a phone, of its planned frames, where the model moves on by itself; one frame more at most
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item without padding. P frames of prompt, L tokens: the prompt's n_before, then the target's."""
+
+    codes: Tensor  # [K, P]
+    ids: Tensor  # [L], or vectors [L, C] made elsewhere
+    n_before: int
+    token: Tensor  # [P] the token of each frame of the prompt, L where it is not known (aligned)
+    stays: Tensor  # [P] frames it has lasted (aligned)
+    planned: Tensor  # [L - n_before] frames of each token of the target (aligned), else [0]
+    frames: int  # planned, of the target
+    seed: Tensor  # []
+
+
+@dataclass(frozen=True)
+class Told:
+    """A scorer that is told the same at every step: told [R, D]."""
+
+    network: ARNetwork
+    told: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.network.sizes
+
+    @property
+    def depth(self) -> DepthScorer | None:
+        return self.network.depth
+
+    def step(self, codes: Tensor, text: Tensor | None, cache: KVCache) -> Scores:
+        return self.network.step(codes, self.told, cache)
+
+
+def make_row(config: ARConfig, utterance: Utterance, b: int, device: torch.device) -> Row:
+    """Row b of an utterance that the backend has checked."""
+    assert utterance.plan is not None
+    if utterance.content is not None:
+        ids = utterance.content.data[b, :, : int(utterance.content.lengths[b])].T.to(device)
+    else:
+        ids = utterance.tokens.ids[b, : int(utterance.tokens.lengths[b])].to(device)
+    codes, before, before_frames = _prompt(utterance.prompt, b, config, device)
+    plan = Plan(utterance.plan.seconds[b : b + 1], None)
+    planned = ids.new_zeros(0, dtype=torch.int64)
+    if config.text == "aligned":
+        if utterance.plan.token_seconds is not None:  # of this row alone: the rounding of a padded one ends in its padding
+            plan = Plan(plan.seconds, utterance.plan.token_seconds[b : b + 1, : len(ids)])
+        planned = plan.token_frames(config.rate)[0].to(device)
+    if utterance.content is None:
+        ids = torch.cat((before, ids))
+    P, L = codes.shape[1], len(ids)
+    token, stays = lay(before_frames[None], P)
+    token = torch.where(token[0] < len(before_frames), token[0], L)
+    return Row(
+        codes, ids, len(before), token, stays[0], planned, int(plan.frames(config.rate)[0]), utterance.seeds[b].to(device)
+    )
+
+
+def begin(
+    network: ARNetwork, rows: Sequence[Row], settings: ARSettings, noise: Noise
+) -> tuple[ARNetwork | Told, Scores, KVCache, Task]:
+    """Read what goes before the first frame: the arguments of `decode`. Raises PromptError, TextError: beyond the context.
+
+    With guidance, the rows come again without text, prompt and voice.
+    """
+    config, device = network.config, rows[0].codes.device
+    V, K, B, late = config.size, config.codebooks, len(rows), config.pattern.waits
+    # 1. texts and voices
+    known = _stack([torch.ones(len(row.ids), device=device) for row in rows]).bool()
+    given = torch.nn.utils.rnn.pad_sequence([row.ids for row in rows], batch_first=True)
+    text = network.read(given, known) if given.dim() == 2 else network.read_vectors(given, known)
+    L = known.shape[1]
+    prompts = torch.tensor([row.codes.shape[1] for row in rows], device=device)
+    P = int(prompts.max())
+    is_prompt = torch.arange(P, device=device) < prompts[:, None]
+    voice = network.hear(_stack([row.codes for row in rows]), is_prompt)
+    # 2. where the text is, and how long it may take
+    pointer, most = _bounds(config, rows, settings)
+    before = torch.tensor([row.n_before for row in rows], device=device)
+
+    def place(position: Position) -> Tensor:
+        token = torch.where(position.done, L, before + position.phone)
+        told = voice + network.place_text(text, token[:, None], position.stayed[:, None])[:, 0]
+        return told if settings.guidance == 1 else torch.cat((told, torch.zeros_like(told)))
+
+    # 3. the steps of the prompts, and the one that asks for the first frame
+    prefix = known.sum(1) if config.text == "prefix" else torch.zeros_like(prompts)
+    needed = prefix + prompts + 1 + most + late
+    _check_room(config, needed, prompts)
+    codes = torch.full((B, K, P + 1), V, device=device)
+    told = torch.zeros(B, P + 1, config.dim, device=device)
+    for b, row in enumerate(rows):
+        n = row.codes.shape[1]
+        codes[b, :, 1 : n + 1] = config.pattern.build(row.codes[None], V)[0, :, :n]
+        if pointer is not None:
+            token = torch.where(row.token == len(row.ids), L, row.token)
+            one = Text(text.vectors[b : b + 1], text.known[b : b + 1])
+            told[b, :n] = network.place_text(one, token[None], row.stays[None])[0]
+    first = voice if pointer is None else place(pointer.start())[:B]
+    told[torch.arange(B, device=device), prompts] = first
+    if settings.guidance != 1:
+        codes = torch.cat((codes, torch.full_like(codes, V)))
+        told = torch.cat((told, torch.zeros_like(told)))
+        text = Text(*(torch.cat((x, torch.zeros_like(x))) for x in (text.vectors, text.known)))
+        prompts = torch.cat((prompts, torch.zeros_like(prompts)))
+    capacity = max(int(needed.max()), int(prefix.max()) + P + 1, L + P + 1)
+    scores, cache = network.start(codes, prompts + 1, told, text, capacity)
+    # 4. the task
+    task = Task(
+        seeds=torch.stack([row.seed for row in rows]),
+        most=most,
+        policy=settings,
+        delays=config.pattern.shifts,
+        before=torch.stack([F.pad(row.codes, (max(P, late) - row.codes.shape[1], 0), value=V) for row in rows]),
+        constraint=pointer,
+        text=place if pointer is not None else None,
+        loops=Loops() if pointer is None or settings.pointer == "model" else None,
+        noise=noise,
+    )
+    if pointer is not None:
+        return network, scores, cache, task
+    constant = voice if settings.guidance == 1 else torch.cat((voice, torch.zeros_like(voice)))
+    return Told(network, constant), scores, cache, task
+
+
+def _bounds(config: ARConfig, rows: Sequence[Row], settings: ARSettings) -> tuple[MonotonicPointer | None, Tensor]:
+    """The pointer, where text is aligned, and the most frames of each row [B]."""
+    device = rows[0].codes.device
+    if config.text != "aligned":
+        return None, torch.tensor([round(row.frames * (CAP if config.end else 1)) for row in rows], device=device)
+    planned, lengths = _stack([row.planned for row in rows]), torch.tensor([len(row.planned) for row in rows], device=device)
+    if settings.pointer == "plan":
+        pointer = MonotonicPointer.planned(planned, lengths)
+    else:
+        least = (planned * SLACK[0]).long()
+        most = ((planned * SLACK[1]).long() + 1).masked_fill(planned == 0, 0)
+        pointer = MonotonicPointer(least, most, lengths)
+    return pointer, pointer.cap
+
+
+def _check_room(config: ARConfig, needed: Tensor, prompts: Tensor) -> None:
+    if int(needed.max()) <= config.context:
+        return
+    row = int(needed.argmax())
+    rate, prompt = float(config.rate), int(prompts[row])
+    says = f"of the {config.context / rate:g} s that this model can look back on"
+    if 2 * prompt > config.context:
+        raise PromptError(f"the prompt takes {prompt / rate:g} s {says}; give a shorter one")
+    raise TextError(f"prompt and text take {int(needed[row]) / rate:g} s {says}; give the text in shorter sentences")
+
+
+def _prompt(prompt: Prompt | None, b: int, config: ARConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Its codes [K, P], its tokens [L] and the frames of each, at the rate of the codes [L]; none where they are not known."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    if prompt is None:
+        return torch.zeros(config.codebooks, 0, dtype=torch.int64, device=device), none, none
+    frames = prompt.frames["codes"]
+    codes = frames.data[b, :, : int(frames.lengths[b])].to(device)
+    L = int(prompt.tokens.lengths[b])
+    ids = prompt.tokens.ids[b, :L].to(device)
+    if config.text != "aligned":
+        return codes, ids, none
+    if prompt.token_frames is None or not L:
+        return codes, none, none
+    ends = prompt.token_frames[b, :L].to(device).cumsum(0)  # in frames of a mel, whose rate is another
+    ends = (ends * (codes.shape[1] / max(1, int(ends[-1])))).round().long()
+    return codes, ids, torch.diff(ends, prepend=ends.new_zeros(1))
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """[..., N_b] each to [B, ..., N], padded with zeros."""
+    N = max(part.shape[-1] for part in parts)
+    return torch.stack([F.pad(part, (0, N - part.shape[-1])) for part in parts])
