@@ -16,8 +16,9 @@ from tts.backends.flow.config import FlowConfig, FlowSettings
 from tts.backends.flow.model import FlowBackend
 from tts.backends.flow.path import FlowDraw, FlowDrawConfig, draw
 from tts.errors import SettingsError
-from tts.frames import Frames, Plan, Tokens, Utterance
+from tts.frames import Frames, Plan, Tokens, Utterance, frame_mask
 from tts.text.tokens import SymbolTable
+from tts.train.augment import NOISES, chance, make_noise, veil
 from tts.train.data import Corpus, buckets, pad
 from tts.train.loop import Task, step_seed
 from tts.train.speaker import trained_speaker
@@ -42,6 +43,8 @@ class BackendRecipe:
     join_seconds: float = 14.0  # where they are this short together
     min_score: float = -2.3  # mean log-posterior of an alignment; clips below, some two in a hundred, are left out
     prompt_as_heard: float = 0.3  # how often the prompt's phones are as a recognizer reads them: no stress, no punctuation
+    noisy_prompt: float = 0.0  # how often the prompt is heard under noise of some kind, while the target stays clean
+    noisy_prompt_snr: tuple[float, float] = (-5.0, 20.0)  # dB, uniform, as AudioGen's mixing
     valid_items: int = 64
     seed: int = 0
 
@@ -87,7 +90,11 @@ class BackendTask(Task):
         epoch, k = divmod(step, self.batches_per_epoch)
         batches = self._open_epoch(epoch)
         generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, step))
-        return self._collate(self.train, batches[k % len(batches)], self.recipe.draw, generator)
+        rows = batches[k % len(batches)]
+        batch = self._collate(self.train, rows, self.recipe.draw, generator)
+        if self.recipe.noisy_prompt:
+            batch["prompt_mel"] = self._veil_prompts(batch, rows, generator)
+        return batch
 
     def loss(self, batch: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
         device = next(self.backend.parameters()).device
@@ -162,13 +169,34 @@ class BackendTask(Task):
         ids, token_lengths = pad([torch.cat([corpus.tokens(i) for i in row]) for row in rows])
         token_frames, _ = pad([torch.cat([corpus.token_frames(i) for i in row]) for row in rows])
         joins = torch.tensor([corpus.item(row[0]).frames if len(row) > 1 else 0 for row in rows])
-        noise = draw(lengths, mel.shape[1], config, generator, joins)
+        noise = draw(lengths, mel.shape[1], config, generator, joins, float(self.recipe.model.mel.spec.rate))
         starts = (token_frames.cumsum(1) - token_frames).clamp(max=mel.shape[2] - 1)  # first frame of each token
         heard = torch.rand(len(rows), 1, generator=generator) < self.recipe.prompt_as_heard
         heard = heard & ~noise.masked.gather(1, starts)
         ids = torch.where(heard, self.as_heard[ids], ids)
         tensors = {"mel": mel, "lengths": lengths, "ids": ids, "token_lengths": token_lengths, "token_frames": token_frames}
         return {**tensors, **{name: tensor for name, tensor in vars(noise).items() if tensor is not None}}
+
+    def _veil_prompts(self, batch: Mapping[str, Tensor], rows: Sequence[Row], generator: torch.Generator) -> Tensor:
+        """The rows' mels [B, bands, T], some with noise over the frames that are not masked."""
+        mels, recipe = batch["mel"].clone(), self.recipe.model.mel
+        known = frame_mask(batch["lengths"], mels.shape[2]) & ~batch["masked"]
+        low, high = self.recipe.noisy_prompt_snr
+        for b, row in enumerate(rows):
+            frames = known[b]
+            if chance(generator) >= self.recipe.noisy_prompt or not frames.any():
+                continue
+            kind = NOISES[int(chance(generator) * len(NOISES))]
+            voices = self._others(row, generator) if kind == "babble" else ()
+            noise = make_noise(kind, int(frames.sum()), recipe, generator, voices)
+            mels[b][:, frames] = veil(mels[b][:, frames], noise, low + (high - low) * chance(generator), recipe)
+        return mels
+
+    def _others(self, row: Row, generator: torch.Generator, count: int = 4) -> list[Tensor]:
+        """Mels of clips of other speakers than the row's, as long as there are others."""
+        speakers = [name for name in self.mates if name != self.train.item(row[0]).speaker] or list(self.mates)
+        chosen = [self.mates[speakers[int(chance(generator) * len(speakers))]] for _ in range(count)]
+        return [self.train.mel(clips[int(chance(generator) * len(clips))]) for clips in chosen]
 
     def _validation(self) -> list[dict[str, Tensor]]:
         items = self._usable(self.valid)
