@@ -14,7 +14,7 @@ from torch import nn
 
 from tts.asr.align import align
 from tts.audio import read_prompt
-from tts.errors import InputError
+from tts.errors import InputError, OutputError
 from tts.eval.protocols import Item
 from tts.eval.report import RESAMPLES, save_report
 from tts.frames import Tokens, Wave
@@ -38,8 +38,13 @@ def compare_durations(
         rows by predictor: `weights` (their count), `metrics` (median_percent, mean_percent, seconds, bias_percent, each with
         value, low, high) and `items`.
     Raises:
-        InputError: no item has a recording that aligns.
+        InputError: no item has a recording that aligns. OutputError: the folder cannot be written.
     """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error}); give a folder you may write to") from error
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in predictors}
     parts, language = synthesizer.parts, synthesizer.system.languages[0]
     for item in items:
@@ -58,7 +63,7 @@ def compare_durations(
         "interval": f"95 % bootstrap over {len(next(iter(rows.values())))} recordings, {RESAMPLES} resamples, seed {seed}",
         "rows": {name: {"weights": count_weights(predictors[name])} | summarise(row, seed) for name, row in rows.items()},
     }
-    save_report(report, Path(folder) / "durations.json")
+    save_report(report, folder / "durations.json")
     return report
 
 
