@@ -12,11 +12,12 @@ import soundfile
 from tts.errors import SettingsError, TextError
 from tts.eval.hard import hard_items, run_hard
 from tts.eval.measures import Clip, Meters, measure, read_clip, speech_extent
+from tts.eval.noise import NoisyPrompts, veiled
 from tts.eval.plots import worst
 from tts.eval.pool import run_pooled
 from tts.eval.protocols import Item, write_protocol
 from tts.eval.report import build_report
-from tts.eval.run import Tries, run
+from tts.eval.run import TRIES, Tries, run
 
 RATE = 16_000
 
@@ -219,3 +220,39 @@ def test_a_run_writes_listening_pages_of_the_worst(protocol: Path, tmp_path: Pat
     page = (tmp_path / "run" / "pages" / "check-off.html").read_text()
     assert "two/b" in page and "Good day." in page and "unspeakable" not in page
     assert "| two/b | 100% |" in (tmp_path / "run" / "pages" / "check-off.md").read_text()
+
+
+def test_noisy_prompts_are_heard_and_clean_ones_compared_with(protocol: Path, tmp_path: Path) -> None:
+    heard: list[np.ndarray] = []
+
+    class Listens(Fake):
+        def synthesize(self, text: str, prompt: Any, **options: Any) -> Audio:
+            heard.append(prompt[0])
+            return super().synthesize(text, prompt, **options)
+
+    voices: list[np.ndarray] = []
+
+    class Compares(Voice):
+        def embed(self, samples: np.ndarray, rate: int) -> np.ndarray | None:
+            voices.append(samples)
+            return super().embed(samples, rate)
+
+    meters = replace(METERS, speaker=Compares())
+    report = run(protocol, NoisyPrompts(Listens(), 5.0), tmp_path / "noisy", meters, TRIES[:1], seed=5)
+    assert report["settings"]["system"] == "fake, prompts at 5 dB SNR"
+    assert any(np.array_equal(voice, read_clip(tmp_path / "a.wav")) for voice in voices)
+    assert not any(np.array_equal(voice, prompt) for voice in voices for prompt in heard)
+    assert len(heard) == 3 and not np.array_equal(heard[0], heard[1])  # each item has its noise
+    again = len(heard)
+    run(protocol, NoisyPrompts(Listens(), 5.0), tmp_path / "again", meters, TRIES[:1], seed=5)
+    assert all(np.array_equal(one, two) for one, two in zip(heard[:again], heard[again:], strict=True))
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 5.0, 20.0])
+def test_a_prompt_is_veiled_at_its_ratio_and_never_clipped(snr_db: float) -> None:
+    samples = tone(1.0)
+    mixed = veiled(samples, snr_db, seed=1).astype(float)
+    assert np.abs(mixed).max() < 1 and mixed.shape == samples.shape
+    gain = np.dot(mixed, samples) / np.dot(samples, samples)  # noise has no part in the tone, nearly
+    ratio = np.sum((gain * samples) ** 2) / np.sum((mixed - gain * samples) ** 2)
+    assert 10 * np.log10(ratio) == pytest.approx(snr_db, abs=0.5)

@@ -29,6 +29,9 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Seed = Annotated[int, typer.Option(help="Another seed says the same in another way.")]
 Backend = Annotated[str, typer.Option(help="The backend that speaks.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+PhonesOf = Annotated[
+    Path | None, typer.Option(help="A prepared corpus; which phones follow which in its texts helps to read what has none.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Values over those of the config.")]
 
 
@@ -127,18 +130,31 @@ def align(
         str, typer.Option(help="A system, by name or folder, or the folder of a recognizer's training run.")
     ] = "base-en",
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="By pocketsphinx: for a first recognizer.")] = False,
+    phone_lm: PhonesOf = None,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of the worst clips, and of others.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many pictures of each.")] = 12,
 ) -> None:
     """Find out where each phone of a corpus lies, and write it beside the shards."""
+    if bootstrap and (phone_lm or pictures):
+        raise SettingsError("--bootstrap hears nothing of its own, so it goes without --phone-lm and --pictures")
+    if pictures is not None:
+        _make_folder(pictures)
     if bootstrap:
         from tts.train.bootstrap import bootstrap_corpus
 
         typer.echo(f"{corpus}: aligned {bootstrap_corpus(corpus)}")
         return
-    from tts.train.alignment import align_corpus
+    from tts.train.alignment import align_corpus, clips_to_see, count_phones
     from tts.train.assemble import find_part
 
-    found = align_corpus(find_part("recognizer", "ctc", recognizer), corpus)
+    ears = find_part("recognizer", "ctc", recognizer)
+    found = align_corpus(ears, corpus, phone_lm=count_phones(phone_lm) if phone_lm is not None else None)
     typer.echo(f"{corpus}: {', '.join(f'{name} {value:.4g}' for name, value in found.items())}")
+    if pictures is not None:
+        from tts.eval.alignments import plot_alignment
+
+        for name, clip in clips_to_see(ears, corpus, count):
+            plot_alignment(pictures / name, **clip)
 
 
 @app.command()
@@ -158,7 +174,7 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker or backend.")],
+    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend or ar.")],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:
@@ -177,15 +193,17 @@ def assemble(
     durations: Annotated[
         Path | None, typer.Option(help="An aligned corpus; its phones' lengths become the duration rule's.")
     ] = None,
+    phone_lm: PhonesOf = None,
 ) -> None:
     """Make a system that speaks of trained parts."""
     from tts.checkpoint import System as SystemConfig
     from tts.config import load_config
-    from tts.train.alignment import typical_durations
+    from tts.train.alignment import count_phones, typical_durations
     from tts.train.assemble import assemble as make
 
     lengths = typical_durations(durations, min_score=-3.0) if durations is not None else None
-    system = make(folder, load_config(SystemConfig, config), dict(map(_pair, runs)), lengths)
+    grams = count_phones(phone_lm) if phone_lm is not None else None
+    system = make(folder, load_config(SystemConfig, config), dict(map(_pair, runs)), lengths, phone_lm=grams)
     typer.echo(f"{folder}: {system.name} {system.version}, {', '.join(system.parts)}")
 
 
@@ -212,6 +230,9 @@ def evaluate(
     n_codebooks: Annotated[
         list[int] | None, typer.Option(help="With --copies: how many codebooks, a row each; 0 is the vocoder alone.")
     ] = None,
+    prompt_snr: Annotated[
+        float | None, typer.Option(help="Veil the prompts by noise so many dB below them; SIM is against the clean ones.")
+    ] = None,
     durations: Annotated[
         list[str] | None,
         typer.Option(help="Only plan, by system, prompt-rate, ratio or KIND=RUN, and compare with recordings."),
@@ -224,9 +245,8 @@ def evaluate(
         return
     from tts.eval.command import evaluate as run
 
-    for drawn in run(
-        protocol or (), out, system, backend, seed, chosen, tries or (), rerank or (), hard, pages, copies, n_codebooks
-    ):
+    asked = (protocol or (), out, system, backend, seed, chosen, tries or (), rerank or (), hard, pages, copies, n_codebooks)
+    for drawn in run(*asked, prompt_snr):
         Console().print(drawn)
 
 
@@ -260,6 +280,14 @@ def _check_writable(out: Path) -> None:
     if out.suffix.lower() not in FORMATS:
         raise OutputError(f"{out} must end in one of {', '.join(FORMATS)}, got {out.suffix or 'no extension'!r}")
     check_writable(out)
+
+
+def _make_folder(out: Path) -> None:
+    """Raise OutputError now, rather than after the work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be made ({error.strerror}); give a folder you may write to") from error
 
 
 def _settings(given: list[str] | None) -> dict[str, Any] | None:

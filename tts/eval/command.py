@@ -12,11 +12,12 @@ from tts.errors import SettingsError
 from tts.eval.codec import codebook_table, copy_synthesis
 from tts.eval.hard import category_tables, hard_items, run_hard
 from tts.eval.measures import Meters
+from tts.eval.noise import NoisyPrompts
 from tts.eval.phones import PhoneEars
 from tts.eval.pool import run_pooled
 from tts.eval.protocols import COPIED, read_protocol
 from tts.eval.report import table
-from tts.eval.run import TRIES, Tries, run
+from tts.eval.run import TRIES, Speaks, Tries, run
 from tts.pipeline import Synthesizer
 
 
@@ -33,11 +34,12 @@ def evaluate(
     pages: int = 0,
     copies: bool = False,
     n_codebooks: Sequence[int] | None = None,
+    prompt_snr: float | None = None,
 ) -> list[Table]:
     """Run one evaluation of a system, as the words of the command line say, and give its tables. Raises SettingsError."""
-    spoken = bool(settings or tries or rerank or hard or pages)
+    spoken = bool(settings or tries or rerank or hard or pages or prompt_snr is not None)
     if (spoken and copies) or (n_codebooks and not copies):
-        speaking = "--set, --tries, --rerank, --hard and --pages are for speaking"
+        speaking = "--set, --tries, --rerank, --hard, --pages and --prompt-snr are for speaking"
         raise SettingsError(f"{speaking} and --n-codebooks for --copies, which speaks nothing; give one or the other")
     if not protocols and not hard:
         raise SettingsError("say what to speak: --protocol FILE, or --hard")
@@ -55,14 +57,15 @@ def evaluate(
         items = read_protocol(protocols[0], COPIED)
         report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
         return [table(report), *([codebook_table(report)] if "codec" in report else [])]
+    speaks: Speaks = synthesizer if prompt_snr is None else NoisyPrompts(synthesizer, prompt_snr)
     rows = [Tries(count) for count in tries] + [Tries(count, rerank=True) for count in rerank]
     options: dict[str, Any] = {"backend": backend, "seed": seed, "settings": settings, "pages": pages}
     if hard:
         voices = read_protocol(protocols[0]) if protocols else ()
-        report = run_hard(hard_items(voices), synthesizer, out, meters, rows or (Tries(2),), **options)
+        report = run_hard(hard_items(voices), speaks, out, meters, rows or (Tries(2),), **options)
         return [table(report), *category_tables(report)]
     if len(protocols) > 1:
-        report = run_pooled(protocols, synthesizer, out, meters, tries=rows or TRIES, **options)
+        report = run_pooled(protocols, speaks, out, meters, tries=rows or TRIES, **options)
     else:
-        report = run(protocols[0], synthesizer, out, meters, tries=rows or TRIES, **options)
+        report = run(protocols[0], speaks, out, meters, tries=rows or TRIES, **options)
     return [table(report)]
