@@ -73,6 +73,8 @@ class Convolutions(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x [B, L, D], mask [B, L] to [B, L, D], zero where the mask is False."""
+        if not x.shape[1]:  # a prompt without phones; torch refuses to convolve nothing
+            return x
         for convolution, norm in zip(self.layers, self.norms, strict=True):
             y = convolution((x * mask[..., None]).transpose(1, 2)).transpose(1, 2)
             x = x + self.dropout(norm(F.gelu(y)))

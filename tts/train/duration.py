@@ -77,7 +77,8 @@ class DurationTask(Task):
         self.rule = PromptRate(rule)
         self.prompts = {corpus: Prompts(corpus, recipe.min_score, table) for corpus in (train, valid)}
         lengths = [(len(train.tokens(i)), 1) for i in range(len(train))]
-        weights = [item.weight if i in set(usable) else 0.0 for i, item in enumerate(train.items)]
+        chosen = set(usable)
+        weights = [item.weight if i in chosen else 0.0 for i, item in enumerate(train.items)]
         self.plan = BatchPlan(lengths, weights, recipe.budget_tokens, recipe.seed)
         held = self._usable(valid)
         self.held = held[:: max(1, len(held) // recipe.valid_items)]
