@@ -1,7 +1,7 @@
 """Recordings with their texts become a corpus of feature shards (`mynah prepare`).
 
 manifest.tsv │ metadata.csv + wavs/ │ lines of text and a teacher ──► clips
-clips ──► load, 16 kHz mono, trim, loudness, (speed) ──► mel, samples ─┐
+clips ──► load, 16 kHz mono, trim, loudness, (voices) ─► mel, samples ─┐
 texts ──► normalise ──► phones ────────────────────────────────────────┴──► shards (tts/train/data.py)
                           teacher: the phones it said ──► exact frames ──► alignment
 """
@@ -30,6 +30,7 @@ from tts.text.normalize import normalize
 from tts.text.phonemes import PhoneFrontEnd
 from tts.train.data import UNALIGNED, Corpus, CorpusWriter, Item, save_alignment, save_manifest
 from tts.train.teacher import Span, number_sentences, on_frames, say, voices_of
+from tts.train.voices import Change, changed
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,18 @@ class PrepareConfig:
     language: str = "en-us"  # where the manifest has no column "language"
     audio: bool = True  # keep the samples beside the mel (a vocoder needs them)
     perturb: tuple[float, ...] = ()  # extra copies at these speeds; pitch and formants move along, as a new speaker
+    changes: tuple[Change, ...] = ()  # extra copies in changed voices, as new speakers: [{pitch: 1.15, formant: 1.1}]
     weights: Mapping[str, float] = field(default_factory=dict)  # by corpus; 1.0 where none is given
     pace: tuple[float, float] = (3.0, 30.0)  # characters a second; what lies outside does not say its text
     trim: bool = True  # silence at both ends, but for a margin
     number_lines: int = 0  # lines full of figures that a teacher says besides
     workers: int = 2  # processes
     shard_bytes: int = 60_000_000
+
+    def __post_init__(self) -> None:
+        names = [change.name for change in self.changes]
+        if "" in names or len(set(names)) < len(names):
+            raise SettingsError(f"changes must be voices that differ from the recording's and each other, got {self.changes}")
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Copy:
-    """A clip at one speed: samples [N], mel [bands, T], and where its phones lie, if a teacher told."""
+    """A clip or a perturbed copy: samples [N], mel [bands, T], and where its phones lie, if a teacher told."""
 
-    speed: float
+    suffix: str  # of its id and its speaker
     samples: np.ndarray
     mel: np.ndarray
     spans: tuple[Span, ...] = ()
@@ -240,7 +247,7 @@ def _measured(clips: Sequence[Clip], config: PrepareConfig) -> Iterator[list[Cop
 
 
 def _measure(clip: Clip, config: PrepareConfig) -> list[Copy] | str:
-    """A clip at its own speed and at the perturbed ones, or the reason why it cannot be used."""
+    """A clip and its perturbed copies, or the reason why it cannot be used."""
     rate = config.mel.sample_rate
     spans: tuple[Span, ...] = ()
     try:
@@ -254,22 +261,31 @@ def _measure(clip: Clip, config: PrepareConfig) -> list[Copy] | str:
     except PromptError as error:
         return str(error)
     copies = []
-    for speed in (1.0, *config.perturb):
-        # played faster, then sampled as before: speed, pitch and formants move together (Ko et al. 2015)
-        samples = resample(recording, round(given * speed), rate)
+    for suffix, samples, speed in _perturbed(recording, given, config):
         samples = level(trim(samples, rate) if config.trim and not spans else samples, rate)
         mel = log_mel(samples[None], config.mel)[0]
         moved = tuple((phone, start / speed, end / speed) for phone, start, end in spans)
-        copies.append(Copy(speed, samples.float().numpy(), mel.numpy(), moved))
+        copies.append(Copy(suffix, samples.float().numpy(), mel.numpy(), moved))
     return copies
 
 
+def _perturbed(recording: torch.Tensor, given: int, config: PrepareConfig) -> Iterator[tuple[str, torch.Tensor, float]]:
+    """A recording of `given` Hz and its copies: (suffix of the speaker, samples [N] at the mel's rate, speed)."""
+    rate = config.mel.sample_rate
+    plain = resample(recording, given, rate)
+    yield "", plain, 1.0
+    for speed in config.perturb:
+        # played faster, then sampled as before: speed, pitch and formants move together (Ko et al. 2015)
+        yield f"@{speed:g}", resample(recording, round(given * speed), rate), speed
+    for change in config.changes:
+        yield f"@{change.name}", changed(plain, rate, change), change.speed
+
+
 def _item(clip: Clip, copy: Copy, tokens: tuple[int, ...], config: PrepareConfig) -> Item:
-    suffix = "" if copy.speed == 1.0 else f"@{copy.speed:g}"
     N = len(copy.samples)
     return Item(
-        id=clip.id + suffix,
-        speaker=clip.speaker + suffix,
+        id=clip.id + copy.suffix,
+        speaker=clip.speaker + copy.suffix,
         corpus=clip.corpus,
         sex=clip.sex,
         language=clip.language,
