@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tts.asr.align import align, read, with_commas
+from tts.asr.phone_lm import PhoneLm, read_with_lm
 from tts.audio import read_prompt
 from tts.errors import CheckpointError, FitError, PromptError, TextError, nearest
 from tts.files import write_whole
@@ -57,11 +58,13 @@ class PromptEncoder:
         longest: float = 12.0,
         device: str | torch.device = "cpu",
         codec: FrameCodec | None = None,
+        phone_lm: PhoneLm | None = None,
     ) -> None:
         """sample_rate: that of the encoder, in Hz. longest: seconds that are used of a prompt. device: the recognizer's.
-        codec: where the prompt's codes are wanted."""
+        codec: where the prompt's codes are wanted. phone_lm: what reads a prompt without a text; None: the recognizer alone."""
         self.encoder, self.recognizer, self.front_end = encoder, recognizer, front_end
         self.sample_rate, self.longest, self.device, self.codec = sample_rate, longest, device, codec
+        self.phone_lm = phone_lm
         self._lock = threading.Lock()
         self._known: OrderedDict[tuple[str, ...], EncodedPrompt] = OrderedDict()
 
@@ -121,7 +124,7 @@ class PromptEncoder:
             if found is not None and free - found.score <= MISFIT:
                 return with_commas(asked, found.frames, rate), found.frames, []
             complaints.append("The prompt's text does not seem to be what is said in it, so its phones were read instead.")
-        heard = read(log_probs, rate)
+        heard = read(log_probs, rate) if self.phone_lm is None else read_with_lm(log_probs, self.phone_lm, rate=rate)
         seconds = len(log_probs) / rate
         if heard.confidence < UNCLEAR or heard.phones < SPARSE * seconds:
             complaints.append(

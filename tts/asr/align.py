@@ -120,16 +120,20 @@ def read(log_probs: Tensor, rate: float = 50.0, table: SymbolTable = PHONES) -> 
     Args:
         log_probs: [T, V] at `rate` Hz, blank first, then `table.phones` in order.
     """
-    values, labels = log_probs.max(1)
-    T = len(log_probs)
-    spans: list[list[int]] = []  # label, start, end
+    spans: list[tuple[int, int, int]] = []
     before = 0
-    for t, label in enumerate(labels.tolist()):
+    for t, label in enumerate(log_probs.argmax(1).tolist()):
         if label and label != before:
-            spans.append([label, t, t + 1])
+            spans.append((label, t, t + 1))
         elif label:
-            spans[-1][2] = t + 1
+            spans[-1] = (label, spans[-1][1], t + 1)
         before = label
+    return written(log_probs, spans, rate, table)
+
+
+def written(log_probs: Tensor, spans: Sequence[tuple[int, int, int]], rate: float, table: SymbolTable = PHONES) -> Reading:
+    """What was heard as tokens with boundaries. spans: (index > 0, first frame, last frame + 1) of each phone, in order."""
+    T = len(log_probs)
     space, stop = table.id(" "), table.id(".")
     tokens, frames = [space], [spans[0][1] if spans else T]
     for k, (label, start, end) in enumerate(spans):
@@ -141,6 +145,6 @@ def read(log_probs: Tensor, rate: float = 50.0, table: SymbolTable = PHONES) -> 
             frames += [end - start, gap]
         else:
             frames.append(following - start)
-    said = labels > 0
-    confidence = float(values[said].exp().mean()) if bool(said.any()) else 0.0
+    path = torch.cat([log_probs[start:end, label] for label, start, end in spans]) if spans else log_probs.new_zeros(0)
+    confidence = float(path.exp().mean()) if spans else 0.0
     return Reading(tokens, frames, len(spans), confidence)

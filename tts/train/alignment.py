@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tts.asr.align import align, read, with_commas
+from tts.asr.align import align, phones_of, read, with_commas
 from tts.asr.model import CTCRecognizer
+from tts.asr.phone_lm import PhoneLm, count_grams, read_with_lm
 from tts.duration.rules import RuleConfig
 from tts.text.tokens import PHONES, SymbolTable
 from tts.train.data import UNALIGNED, Corpus, pad, save_alignment
@@ -17,9 +20,11 @@ from tts.train.data import UNALIGNED, Corpus, pad, save_alignment
 CLOSING_SECONDS = 0.1  # what a sentence ends with, as clips do that were trimmed to their speech
 
 
-def posteriors(recognizer: CTCRecognizer, corpus: Corpus, rows: int = 16) -> Iterator[tuple[int, Tensor]]:
-    """(item, log-posteriors [T, V]) of every item, clips of like length together."""
-    order = sorted(range(len(corpus)), key=lambda i: corpus.item(i).frames)
+def posteriors(
+    recognizer: CTCRecognizer, corpus: Corpus, rows: int = 16, items: Sequence[int] | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """(item, log-posteriors [T, V]) of every item, or of some, clips of like length together."""
+    order = sorted(range(len(corpus)) if items is None else items, key=lambda i: corpus.item(i).frames)
     for k in range(0, len(order), rows):
         batch = order[k : k + rows]
         mel, lengths = pad([corpus.mel(i) for i in batch])
@@ -29,8 +34,43 @@ def posteriors(recognizer: CTCRecognizer, corpus: Corpus, rows: int = 16) -> Ite
             yield i, log_probs[b, : int(lengths[b])]
 
 
-def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTable = PHONES) -> dict[str, float]:
+def clips_to_see(recognizer: CTCRecognizer, folder: str | Path, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of an aligned corpus the `count` clips with the worst scores, and as many others by chance.
+
+    Yields the name of a picture ("worst-00.png" is the very worst) and the arguments of `tts.eval.alignments.plot_alignment`.
+    """
+    corpus = Corpus(folder, audio=False)
+    order = sorted((i for i in range(len(corpus)) if corpus.score(i) != UNALIGNED), key=corpus.score)
+    others = order[count:]
+    chosen = {i: f"worst-{k:02d}.png" for k, i in enumerate(order[:count])}
+    chosen |= {i: f"other-{k:02d}.png" for k, i in enumerate(random.Random(0).sample(others, min(count, len(others))))}
+    for i, log_probs in posteriors(recognizer.eval(), corpus, items=list(chosen)):
+        item = corpus.item(i)
+        yield (
+            chosen[i],
+            {
+                "mel": corpus.mel(i),
+                "log_probs": log_probs,
+                "tokens": corpus.tokens(i).tolist(),
+                "frames": corpus.token_frames(i).tolist(),
+                "rate": float(recognizer.accepts.rate),
+                "title": f"{item.id}, score {corpus.score(i):.2f}: {item.text or 'what was heard'}",
+            },
+        )
+
+
+def count_phones(folder: str | Path, table: SymbolTable = PHONES) -> PhoneLm:
+    """Which phones follow which in the texts of a prepared corpus; a text counts once, however many say it."""
+    texts = {item.text: phones_of(item.tokens, table) for item in Corpus(folder, audio=False).items if item.tokens}
+    return count_grams(texts.values(), len(table.recognizer_symbols), table=table.identity)
+
+
+def align_corpus(
+    recognizer: CTCRecognizer, folder: str | Path, table: SymbolTable = PHONES, phone_lm: PhoneLm | None = None
+) -> dict[str, float]:
     """Write folder/alignment.safetensors by the recognizer; items without a text get the phones that are heard.
+
+    phone_lm: what those are read by, beside the recognizer.
 
     Scores are mean log-posteriors along the path (at most 0); of what was only heard, the logarithm of the confidence.
     Returns: counts and the mean score, to be looked at.
@@ -46,7 +86,10 @@ def align_corpus(recognizer: CTCRecognizer, folder: str | Path, table: SymbolTab
     for i, log_probs in track(posteriors(recognizer, corpus), "aligning", len(corpus)):
         item = corpus.item(i)
         if not item.tokens:
-            heard = read(log_probs, rate, table)
+            if phone_lm is None:
+                heard = read(log_probs, rate, table)
+            else:
+                heard = read_with_lm(log_probs, phone_lm, rate=rate, table=table)
             tokens[i], frames[i] = heard.tokens, heard.frames
             scores[i] = float(torch.tensor(max(heard.confidence, 1e-9)).log())
             continue

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from tts import registry, weights
+from tts.asr.phone_lm import FILE, PhoneLm
 from tts.checkpoint import System, fill, load, save
 from tts.config import to_mapping
 from tts.duration.rules import RuleConfig
@@ -60,6 +61,7 @@ def assemble(
     runs: Mapping[str, str | PathLike[str]],
     durations: RuleConfig | None = None,
     dtype: torch.dtype = torch.float16,
+    phone_lm: PhoneLm | None = None,
 ) -> System:
     """Write a checkpoint of training runs.
 
@@ -67,6 +69,7 @@ def assemble(
         system: names, languages and parts; the configs of trained parts are those of their runs.
         runs: for each trained part ("recognizer", "vocoder", "backend.flow") the folder of its run.
         durations: see `tts.train.alignment.typical_durations`.
+        phone_lm: what reads prompts without a text beside the recognizer, see `tts.train.alignment.count_phones`.
     Raises:
         CheckpointError: a run has no weights, or the parts do not fit. SettingsError: a part that the system does not list, or
         one that has weights and no run.
@@ -87,7 +90,10 @@ def assemble(
         noted = Path(run) / MODEL
         if noted.is_file():
             parts[role] = replace(parts[role], config=json.loads(noted.read_text("utf-8"))[module])
-    return put_together(folder, complete(replace(system, parts=parts), durations), states, dtype)
+    system = put_together(folder, complete(replace(system, parts=parts), durations), states, dtype)
+    if phone_lm is not None:
+        phone_lm.save(Path(folder) / FILE)
+    return system
 
 
 def put_together(
