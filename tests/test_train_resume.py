@@ -34,6 +34,7 @@ RECIPES = {
     "vocoder": ["vocoder.yaml", "recipe.lowpass_share=0.5"],
     "waveform-codec": ["waveform-codec.yaml", "recipe.lowpass_share=0.5"],
     "backend": ["flow.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3"],
+    "ar": ["ar.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3", "recipe.codec={codec}"],
     "duration": ["duration.yaml"],
 }
 
@@ -58,11 +59,18 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def codec(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a codec, whose codes others learn."""
+    words = [f"train={corpus}", f"valid={corpus}", f"out={tmp_path_factory.mktemp('codec')}"]
+    return train("codec", ROOT / "configs/tiny/codec.yaml", words)
+
+
 @pytest.mark.parametrize("what", RECIPES)
 def test_a_recipe_killed_at_three_random_moments_ends_in_the_weights_of_an_undisturbed_run(
-    what: str, corpus: Path, tmp_path: Path
+    what: str, corpus: Path, codec: Path, tmp_path: Path
 ) -> None:
-    config, *more = RECIPES[what]
+    config, *more = (word.format(codec=codec) for word in RECIPES[what])
     config = str(ROOT / "configs/tiny" / config)
     words = [f"train={corpus}", f"valid={corpus}", *LOOP, *more]
     left_alone, folder = tmp_path / "undisturbed", tmp_path / "killed"
@@ -96,8 +104,11 @@ for what in sys.argv[2:]:
 """
 
 
-def test_every_recipe_trains_from_a_resolved_config_by_torch_numpy_and_safetensors_alone(corpus: Path, tmp_path: Path) -> None:
-    for what, (config, *more) in RECIPES.items():
+def test_every_recipe_trains_from_a_resolved_config_by_torch_numpy_and_safetensors_alone(
+    corpus: Path, codec: Path, tmp_path: Path
+) -> None:
+    for what, recipe in RECIPES.items():
+        config, *more = (word.format(codec=codec) for word in recipe)
         words = [f"train={corpus}", f"valid={corpus}", *more, "loop.steps=2", "loop.threads=1", f"out={tmp_path / what}"]
         train(what, ROOT / "configs/tiny" / config, words)
     first = {what: export(tmp_path / what) for what in RECIPES}

@@ -1,4 +1,4 @@
-"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|speaker|backend CONFIG key=value…`.
+"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|speaker|backend|ar CONFIG key=…`.
 
 The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
 `from tts.train.run import train; train("vocoder", "config.json")`.
@@ -19,6 +19,7 @@ from tts.config import load_config, to_json
 from tts.errors import SettingsError, nearest
 from tts.files import write_whole
 from tts.text.tokens import PHONES
+from tts.train.ar import ARRecipe, ARTask
 from tts.train.asr import RecognizerRecipe, RecognizerTask
 from tts.train.assemble import note_configs
 from tts.train.backend import BackendRecipe, BackendTask
@@ -92,6 +93,15 @@ class BackendTraining(Training):
 
 
 @dataclass(frozen=True)
+class ARTraining(Training):
+    recipe: ARRecipe = field(default_factory=ARRecipe)
+    out: Path = Path("runs/ar")
+
+    def task(self) -> Task:
+        return ARTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False), self.out)
+
+
+@dataclass(frozen=True)
 class DurationTraining(Training):
     recipe: DurationRecipe = field(default_factory=DurationRecipe)
     out: Path = Path("runs/duration")
@@ -118,6 +128,7 @@ TRAININGS: dict[str, Any] = {
     "vocoder": VocoderTraining,
     "speaker": SpeakerTraining,
     "backend": BackendTraining,
+    "ar": ARTraining,
 }
 
 
