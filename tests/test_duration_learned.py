@@ -86,7 +86,7 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     for kind, (name, config) in KINDS.items():
         recipe = DurationRecipe(name, {"dim": 16, "layers": 1, "dropout": 0.0, **config}, budget_tokens=300, valid_items=4)
         task = DurationTask(recipe, Corpus(corpus), Corpus(corpus))
-        fit(task, LoopConfig(150, lr=1e-2, warmup=5, threads=1, ema=0.0, validate_every=150), tmp_path_factory.mktemp(kind))
+        fit(task, LoopConfig(100, lr=1e-2, warmup=5, threads=1, ema=0.0, validate_every=1000), tmp_path_factory.mktemp(kind))
         made[kind] = task.durations.eval()
     return made
 
@@ -185,7 +185,8 @@ def test_bytes_are_those_of_byt5s_tokenizer() -> None:
 def test_a_front_end_of_bytes_gives_the_text_itself() -> None:
     front_end = ByteFrontEnd()
     part = ByteDurations(ByteDurationConfig(vocabulary=257, table=front_end.table, dim=16, symbols=front_end.symbols.symbols))
-    ids, _ = part.read(Tokens.of([front_end.encode("Déjà")], front_end.table))
+    encoded = [token for token in front_end.encode("Déjà") if isinstance(token, int)]
+    ids, _ = part.read(Tokens.of([encoded], front_end.table))
     assert bytes(i - 3 for i in ids[0, :-1].tolist()).decode() == "Déjà"
 
 
@@ -196,7 +197,8 @@ def test_byt5_is_held_frozen_with_its_own_hidden_states(tmp_path: Path) -> None:
     theirs = transformers.T5EncoderModel(transformers.T5Config(**vars(shape), is_encoder_decoder=False, use_cache=False)).eval()
     known = {"vocabulary": len(PHONES), "table": PHONES.identity, "symbols": PHONES.symbols, "rule": tiny_durations()}
     part = ByteDurations(ByteDurationConfig(dim=16, byt5=shape, **known))
-    part.load_byt5(theirs.state_dict() | {"decoder.block.0.weight": torch.zeros(1)})
+    named_once = {name: x for name, x in theirs.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    part.load_byt5(named_once | {"decoder.block.0.weight": torch.zeros(1)})
     ids, lengths = part.read(tokens(CAT, CAT[:3]))
     mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
     with torch.no_grad():

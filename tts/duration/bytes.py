@@ -95,6 +95,8 @@ class ByteDurations(TotalDurations):
         Raises CheckpointError: they are of another shape.
         """
         wanted = self.encoder.state_dict()
+        if "shared.weight" in state:  # a file may name tied weights once
+            state = {"encoder.embed_tokens.weight": state["shared.weight"], **state}
         missing = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
         if self.config.byt5 is None or missing:
             why = f"their {missing[0]} is missing or of another shape" if missing else "this one has its own encoder"
