@@ -159,8 +159,10 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
         return out
 
     asr = train("asr", "asr.yaml")
-    code, told, complained = mynah("align", corpus, "--recognizer", asr)
+    seen = tmp_path / "seen"
+    code, told, complained = mynah("align", corpus, "--recognizer", asr, "--phone-lm", corpus, "--pictures", seen, "--count", 2)
     assert code == 0 and "aligned 3" in told, complained
+    assert sorted(path.name for path in seen.iterdir()) == ["other-00.png", "worst-00.png", "worst-01.png"]
     codec = train("codec", "codec.yaml")
     vocoder = train("vocoder", "vocoder.yaml")
     flow = train("backend", "flow.yaml", "loop.steps=2", "recipe.min_score=-99")
@@ -178,7 +180,9 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     runs = runs[:-1]  # and with the rule that needs no training
     ruled = tmp_path / "ruled.yaml"
     ruled.write_text(system.read_text().replace("type: phones}\n  backend", "type: prompt-rate}\n  backend"))
-    assert mynah("assemble", ruled, tmp_path / "system", *runs, "--durations", corpus)[0] == 0
+    assert mynah("assemble", ruled, tmp_path / "system", *runs, "--durations", corpus, "--phone-lm", corpus)[0] == 0
+    assert (tmp_path / "system" / "phone_lm.safetensors").is_file()
+    assert mynah("say", "One and two.", *words)[0] == 0
     assert soundfile.info(tmp_path / "a.wav").duration > 0.3
 
 

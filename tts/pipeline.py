@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tts import weights
 from tts.asr.check import Check, check
+from tts.asr.phone_lm import find_phone_lm
 from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
@@ -72,6 +73,7 @@ class Synthesizer:
             min(backend.prompt_seconds[1] for backend in self.parts.backends.values()),
             self.parts.device,
             self.parts.prompt_codec,
+            find_phone_lm(checkpoint.folder, self.parts.recognizer.table),
         )
 
     @classmethod
@@ -96,7 +98,7 @@ class Synthesizer:
         return other
 
     def with_duration(self, duration: Duration) -> Synthesizer:
-        """The same parts, but for what plans (tts/duration/outside.py: a function). Raises FitError: of another symbol table."""
+        """The same parts, but for what plans (a function: tts/duration/outside.py). Raises FitError: another symbol table."""
         if duration.table != self.parts.front_end.table:
             raise FitError(f"the duration reads table {duration.table}, the front end writes {self.parts.front_end.table}")
         other = copy(self)
