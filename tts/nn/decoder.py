@@ -168,5 +168,5 @@ class Decoder(nn.Module):
         if cache.level:
             begin = cache.lengths[0]
             return cos[begin : begin + n], sin[begin : begin + n]
-        where = cache.positions(n)
+        where = cache.positions(n).clamp(max=len(cos) - 1)  # a row that has ended may step beyond, and means nothing
         return cos[where][:, None], sin[where][:, None]

@@ -185,7 +185,9 @@ class ARNetwork(nn.Module):
         if self.config.positions != "sinusoidal":
             return x
         places = self.get_buffer("places")
-        return x + (places[: x.shape[1]] if cache is None else places[cache.positions(x.shape[1])])
+        if cache is None:
+            return x + places[: x.shape[1]]
+        return x + places[cache.positions(x.shape[1]).clamp(max=len(places) - 1)]
 
     # -------------------------------------------------------------------------------------------------- the start
 

@@ -128,7 +128,8 @@ def begin(
         told = torch.cat((told, torch.zeros_like(told)))
         text = Text(*(torch.cat((x, torch.zeros_like(x))) for x in (text.vectors, text.known)))
         prompts = torch.cat((prompts, torch.zeros_like(prompts)))
-    capacity = max(int(needed.max()), int(prefix.max()) + P + 1, L + P + 1)
+    read = max(int((prefix + prompts).max()), (L if config.text == "prefix" else 0) + P) + 1  # with padding
+    capacity = read + int(most.max()) + late  # all rows step on until the last has ended
     scores, cache = network.start(codes, prompts + 1, told, text, capacity)
     # 4. the task
     task = Task(
