@@ -245,6 +245,16 @@ def test_rows_of_different_times_each_go_through_their_expert() -> None:
     assert torch.allclose(experts(x, expert), by_row, atol=1e-6)
 
 
+@pytest.mark.parametrize("config", [PLAIN, replace(ALIGNED, time_experts=3)])
+def test_modulations_of_all_times_at_once_are_those_of_each(config: FlowConfig) -> None:
+    model = backend(config)
+    times, voice = torch.tensor([0.0, 0.4, 0.9]), torch.randn(2, 16) if config.prompt_statistics else None
+    for t, given in zip(times, model._modulations(times, voice), strict=True):
+        one = model.dit.modulate(t.expand(1 if voice is None else 2), voice)
+        assert torch.allclose(given.blocks, one.blocks, atol=1e-6) and torch.allclose(given.out, one.out, atol=1e-6)
+        assert (given.expert is None and one.expert is None) or torch.equal(given.expert, one.expert)  # type: ignore[arg-type]
+
+
 def test_without_infilling_the_voice_alone_is_known_and_the_row_is_the_target() -> None:
     for options in ({"prompt_statistics": True}, {"speaker": SPEAKER, "prompt_statistics": False}):
         config = replace(ALIGNED, infill=False, **options)  # type: ignore[arg-type]

@@ -139,5 +139,5 @@ def test_the_same_weights_answer_as_f5_does(name: str) -> None:
         with torch.no_grad():
             text = model.text(layout, torch.ones(B, T, dtype=torch.bool), torch.full((B,), dropped))
             condition = model.dit.condition(given["cond"] * (not dropped), text, None)
-            answer = model.dit(given["x"], given["t"], condition)
+            answer = model.dit(given["x"], model.dit.modulate(given["t"]), condition)
         assert torch.allclose(answer, given[key], atol=1e-5), (answer - given[key]).abs().max()

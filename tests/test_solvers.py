@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from tts.decoding.guidance import guide, merge_groups, stack_groups
-from tts.decoding.solvers import PRUNED, SOLVERS, euler, midpoint, pruned_grid, sway, uniform_grid
+from tts.decoding.solvers import PRUNED, SOLVERS, euler, midpoint, pruned_grid, sway, uniform_grid, visited_times
 
 
 def gaussian(std: float) -> object:
@@ -67,6 +67,18 @@ def test_sway_keeps_ends_and_order_and_zero_changes_nothing() -> None:
         assert bool((swayed.diff() > 0).all())
     assert torch.equal(sway(t, 0.0), t)
     assert torch.allclose(sway(t, -1.0), 1 - torch.cos(torch.pi / 2 * t))
+
+
+def test_the_times_a_solver_visits_are_known_before_it_runs() -> None:
+    for solver in SOLVERS.values():
+        asked: list[float] = []
+
+        def field(x: Tensor, t: Tensor, asked: list[float] = asked) -> Tensor:
+            asked.append(float(t[0]))
+            return torch.sin(x)
+
+        solver(field, torch.randn(2, 3), pruned_grid(7))
+        assert visited_times(solver, pruned_grid(7)).tolist() == asked
 
 
 def test_scale_one_is_the_condition_and_f5s_two_is_our_three() -> None:

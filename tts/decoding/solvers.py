@@ -59,5 +59,17 @@ def midpoint(field: VelocityField, x: Tensor, times: Tensor) -> Tensor:
 SOLVERS: dict[str, Callable[[VelocityField, Tensor, Tensor], Tensor]] = {"euler": euler, "midpoint": midpoint}
 
 
+def visited_times(solver: Callable[[VelocityField, Tensor, Tensor], Tensor], times: Tensor) -> Tensor:
+    """[S] float32: where a solver asks its field on this grid, in order; the same for every field."""
+    visited: list[Tensor] = []
+
+    def note(x: Tensor, t: Tensor) -> Tensor:
+        visited.append(t)
+        return x
+
+    solver(note, torch.zeros(1), times)
+    return torch.cat(visited)
+
+
 def _rows(t: Tensor, x: Tensor) -> Tensor:
     return t.to(x.device, torch.float32).expand(len(x))

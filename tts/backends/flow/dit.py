@@ -8,6 +8,7 @@ x ‖ cond ‖ text ‖ mu ─► linear ─► + conv positions ─► blocks �
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,21 @@ class TimeExperts(nn.Module):
         return y[expert.argsort(stable=True).argsort()]
 
 
+@dataclass(frozen=True)
+class Modulation:
+    """What the time (and the voice) do to each layer: a function of t and the voice alone, so that a solver asks for all
+    its times at once, before it begins."""
+
+    blocks: Tensor  # [depth, B, 6 D]: shift, scale, gate of the attention, then of the feed-forward network
+    out: Tensor  # [B, 2 D]: scale, shift
+    expert: Tensor | None  # [B] int64; None: there is but one
+
+    def split(self, B: int) -> list[Modulation]:
+        """Of S * B rows, B at each of S times, those of each time."""
+        experts = [None] * (len(self.out) // B) if self.expert is None else self.expert.split(B)
+        return [Modulation(*each) for each in zip(self.blocks.split(B, 1), self.out.split(B), experts, strict=True)]
+
+
 class DiTBlock(nn.Module):
     """Attention, then a feed-forward network, each shifted, scaled and gated by the time (adaLN-zero).
 
@@ -68,14 +84,12 @@ class DiTBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        time: Tensor,
-        shared: Tensor | None,
+        modulation: Tensor,
         table: tuple[Tensor, Tensor],
         mask: Tensor | None,
         expert: Tensor | None,
     ) -> Tensor:
-        """x [B, N, D], time [B, D] after its SiLU, shared [B, 6 D] or None, mask [B, N], expert [B] or None to [B, N, D]."""
-        modulation = self.modulation(time) if shared is None else shared + self.bias
+        """x [B, N, D], modulation [B, 6 D], mask [B, N], expert [B] or None to [B, N, D]."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = modulation[:, None].chunk(6, -1)
         x = x + gate_a * self.attention(modulated_norm(x, shift_a, scale_a), table, mask)
         y = modulated_norm(x, shift_f, scale_f)
@@ -112,22 +126,27 @@ class DiT(nn.Module):
         given = torch.cat((cond, text) if mu is None else (cond, text, mu), -1)
         return F.linear(given, self.input.weight[:, self.config.width :], self.input.bias)
 
-    def forward(
-        self, x: Tensor, t: Tensor, condition: Tensor, voice: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """x [B, N, W] at times t [B], `condition` [B, N, D], voice [B, D] added to the time's embedding, mask [B, N] bool
-        (None: all positions are real) to velocities [B, N, W], zero where the mask is False."""
+    def modulate(self, t: Tensor, voice: Tensor | None = None) -> Modulation:
+        """At times t [B], with a voice [B, D] added to the time's embedding."""
         n = self.config.time_experts
         expert = None if n == 1 else (t * n).long().clamp(0, n - 1)
         time = self.time(t)
         time = F.silu(time if voice is None else time + voice)
-        shared = self.modulation(time) if self.config.modulation == "shared" else None
+        if self.config.modulation == "shared":
+            blocks = self.modulation(time) + torch.stack([block.bias for block in self.blocks])[:, None]
+        else:
+            blocks = torch.stack([block.modulation(time) for block in self.blocks])
+        return Modulation(blocks, self.out_modulation(time), expert)
+
+    def forward(self, x: Tensor, modulation: Modulation, condition: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x [B, N, W], what `modulate` gave for its times, `condition` [B, N, D], mask [B, N] bool (None: all positions are
+        real) to velocities [B, N, W], zero where the mask is False."""
         table = rotary_table(x.shape[1], self.config.head_dim, device=x.device)
         x = F.linear(x, self.input.weight[:, : self.config.width]) + condition
         x = first = x + self.position(x, mask)
-        for block in self.blocks:
-            x = block(x, time, shared, table, mask, expert)
+        for block, given in zip(self.blocks, modulation.blocks, strict=True):
+            x = block(x, given, table, mask, modulation.expert)
         if self.config.long_skip:
             x = self.long_skip(torch.cat((x, first), -1))
-        scale, shift = self.out_modulation(time)[:, None].chunk(2, -1)
+        scale, shift = modulation.out[:, None].chunk(2, -1)
         return blank(self.out(modulated_norm(x, shift, scale)), mask)

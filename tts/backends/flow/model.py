@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.backends.flow.config import FlowConfig, FlowSettings
-from tts.backends.flow.dit import DiT
+from tts.backends.flow.dit import DiT, Modulation
 from tts.backends.flow.path import FlowDraw, point, velocity
 from tts.backends.flow.rows import Row, make_row, normalise, stack_rows
 from tts.backends.flow.text import TextEncoder, TextLayout, lay_aligned, lay_plain
 from tts.decoding.guidance import merge_groups, stack_groups
-from tts.decoding.solvers import SOLVERS, pruned_grid, sway
+from tts.decoding.solvers import SOLVERS, pruned_grid, sway, visited_times
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, frame_mask
 from tts.nn.conv import ConvNeXtV2Block, blank
@@ -148,7 +148,7 @@ class FlowBackend(nn.Module):
         t = noise.t.to(mel.dtype)
         x0 = noise.noise.masked_fill(~real[:, None], 0)
         x = point(x0, heard if self.config.infill else mel, t)
-        guess = self.dit(self._fold(x), t, given.condition, given.voice, given.mask)
+        guess = self.dit(self._fold(x), self.dit.modulate(t, given.voice), given.condition, given.mask)
         # Without in-filling there is no prompt among the frames: at inference a row is its target alone.
         judged = (real & noise.masked if self.config.infill else real)[:, None]  # [B, 1, T]
         count = judged.sum().clamp(min=1) * mel.shape[1]
@@ -222,16 +222,26 @@ class FlowBackend(nn.Module):
         inside = self._fold(frame_mask(lengths, T)[:, None].expand_as(noise).to(noise.dtype))
 
         # 2. from noise to mel
+        x = self._fold(noise) * settings.temperature
+        solve, grid = SOLVERS[settings.solver], sway(pruned_grid(settings.steps), settings.sway)
+        modulations = iter(self._modulations(visited_times(solve, grid).to(x.device), given.voice))
+
         def field(x: Tensor, t: Tensor) -> Tensor:
-            v = self.dit(rows_of(x), rows_of(t), given.condition, given.voice, given.mask)
+            v = self.dit(rows_of(x), next(modulations), given.condition, given.mask)
             return merge_groups(v, scale) * inside  # zero in padding, as in training
 
-        x = self._fold(noise) * settings.temperature
-        x = SOLVERS[settings.solver](field, x, sway(pruned_grid(settings.steps), settings.sway))
+        x = solve(field, x, grid)
         mel = torch.where(known[:, None], cond, self._unfold(x, T))  # frames that were given stay as they were
         # 3. the target alone
         mel = mel * self.config.mel_std + self.config.mel_mean
         return [mel[b, :, row.n_prompt : row.n_frames] for b, row in enumerate(rows)]
+
+    def _modulations(self, times: Tensor, voice: Tensor | None) -> list[Modulation]:
+        """Those of each of the times [S], all at once; without a voice, one row serves every row."""
+        if voice is None:
+            return self.dit.modulate(times).split(1)
+        B, S = len(voice), len(times)
+        return self.dit.modulate(times.repeat_interleave(B), voice.repeat(S, 1)).split(B)
 
     # -------------------------------------------------------------------------------------------------- shared
 
