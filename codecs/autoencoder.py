@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tts.codecs.checks import check_codes, check_wave
 from tts.codecs.choice import QuantizerChoice, make_quantizer
+from tts.codecs.merging import check_merge, encode_merged
 from tts.codecs.quantizers import Quantized
+from tts.codecs.rvq import ResidualVQ
 
 from tts.audio import MelEncoder, MelRecipe
 from tts.errors import InputError, SettingsError
@@ -38,11 +40,16 @@ class MelCodecConfig(QuantizerChoice):
     hidden: int = 768
     encoder_layers: tuple[int, int] = (1, 4)  # blocks at the rate of the mel, blocks at the rate of the codes
     decoder_layers: tuple[int, int] = (2, 4)  # the same
+    merge: tuple[int, ...] = ()  # codes of the first codebooks that this many frames share, see tts/codecs/merging.py
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stride < 1:
             raise SettingsError(f"stride must be at least 1, got {self.stride}")
+        if self.merge and self.quantizer != "rvq":
+            raise SettingsError(f"codes are merged of residual quantizers, rvq, got {self.quantizer!r}")
+        if wrong := check_merge(self.merge, self.rvq.codebooks):
+            raise SettingsError(wrong)
 
 
 class Block(nn.Module):
@@ -76,6 +83,8 @@ class MelCodec(nn.Module):
         self.accepts = self.embeds = mel = config.mel.spec
         sizes = self.quantizer.sizes
         flavour = f"mel codec, {config.quantizer}, {config.stride} frames a code, of {mel.flavour}"
+        if config.merge:
+            flavour += f", merged {config.merge}"
         self.emits = FrameSpec("codes", len(sizes), mel.rate / config.stride, sizes, flavour)
         fine, coarse = config.decoder_layers
         reach = coarse * (KERNEL // 2) + math.ceil((fine + 1) * (KERNEL // 2) / config.stride)  # codes, to either side
@@ -149,8 +158,12 @@ class MelCodec(nn.Module):
         check_fit("the mel", frames.spec, "the codec", self.accepts)
         if not len(frames.lengths) or int(frames.lengths.min()) < 1:
             raise InputError(f"a codec needs at least one frame in every row, got {frames.lengths.tolist()}")
-        codes = self.quantizer.encode(self.analyse(frames.data, frames.lengths))  # [B, K, T]
-        lengths = self.codes_of(frames.lengths)
+        z, lengths = self.analyse(frames.data, frames.lengths), self.codes_of(frames.lengths)
+        if self.config.merge:
+            assert isinstance(self.quantizer, ResidualVQ)
+            codes = encode_merged(self.quantizer, z, self.config.merge, lengths)  # [B, K, T]
+        else:
+            codes = self.quantizer.encode(z)
         return Frames(codes * frame_mask(lengths, codes.shape[-1])[:, None], lengths, self.emits)
 
     @torch.no_grad()
