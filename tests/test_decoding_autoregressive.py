@@ -15,6 +15,7 @@ from tts.decoding.autoregressive import Task, decode, gather
 from tts.decoding.constraints import Loops, MonotonicPointer
 from tts.decoding.scores import Scores
 from tts.errors import CheckpointError, SettingsError, ShapeError
+from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
 
 
@@ -264,6 +265,15 @@ def test_a_frame_leaves_as_soon_as_its_delay_is_filled(delays):
     for t, frame in enumerate(decode(oracle, scores, cache, task(2, 5, delays))):
         assert frame.shape == (2, len(delays))
         assert len(cache["codes"]) == t + max(delays)
+
+
+@pytest.mark.parametrize("delays", [(0, 0), (0, 2)])
+def test_a_code_is_drawn_by_the_uniform_of_its_seed_its_frame_and_its_book(delays):
+    V, T, seeds = 8, 40, torch.tensor([3, 2**40 + 1])
+    even = Chain(torch.zeros(2, V + 1, V))
+    codes, _ = gather(decode(even, even.first(2), None, Task(seeds, torch.tensor([T, T]), Policy(), delays)), 2, 2, V)
+    u = PhiloxNoise().uniform(seeds[:, None, None], Purpose.CODES, 0, torch.arange(T), torch.arange(2)[:, None])
+    assert torch.equal(codes, (u * V).long())
 
 
 def test_a_longer_cap_begins_with_the_codes_of_a_shorter_one():

@@ -156,7 +156,7 @@ class Loops:
 
     longest: int = 8
     repeats: int = 3
-    frames: int = 16
+    frames: int = 25  # a second of codes in base-en
 
     def __post_init__(self) -> None:
         for name in ("longest", "repeats", "frames"):
