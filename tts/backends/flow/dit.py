@@ -133,9 +133,10 @@ class DiT(nn.Module):
         time = self.time(t)
         time = F.silu(time if voice is None else time + voice)
         if self.config.modulation == "shared":
-            blocks = self.modulation(time) + torch.stack([block.bias for block in self.blocks])[:, None]
+            biases: list[Tensor] = [block.get_parameter("bias") for block in self.blocks]
+            blocks = self.modulation(time) + torch.stack(biases)[:, None]
         else:
-            blocks = torch.stack([block.modulation(time) for block in self.blocks])
+            blocks = torch.stack([block.get_submodule("modulation")(time) for block in self.blocks])
         return Modulation(blocks, self.out_modulation(time), expert)
 
     def forward(self, x: Tensor, modulation: Modulation, condition: Tensor, mask: Tensor | None = None) -> Tensor:
