@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 import tts.pipeline
 from tts import parts as parts_module
+from tts.backends.ar.config import ARConfig
+from tts.backends.ar.model import ARBackend
 from tts.errors import FitError, SettingsError, TextError
 from tts.frames import Frames
 from tts.pipeline import Synthesizer
 from tts.script import faded, faded_pieces
 from tts.streaming import CodeVocoder
+from tts.text.tokens import PHONES
 
 TEXT = "One and two, [pause:0.1] three. Four!"
 
@@ -52,18 +55,37 @@ class Parrot:
             yield Frames(piece, torch.tensor([piece.shape[2]]), self.emits)
 
 
+def model(codec, table: str) -> ARBackend:
+    """A language model over the codec's codes, with random weights."""
+    torch.manual_seed(0)
+    codes = codec.emits
+    config = ARConfig(
+        len(PHONES), table, codes.width, codes.sizes[0], codes.rate, codes.flavour,
+        dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4,
+    )  # fmt: skip
+    return ARBackend(config).eval()
+
+
 @pytest.fixture
-def parrot(tiny_folder, monkeypatch) -> Synthesizer:
-    """The tiny system with a Parrot as its backend "ar"."""
+def speaking(tiny_folder, monkeypatch):
+    """The tiny system with another backend, "ar", that a function makes of its codec and table."""
 
-    def build(*given):
-        built = parts_module.build_parts(*given)
-        made = replace(built, backends={**built.backends, "ar": Parrot(built.codec, built.front_end.table)})
-        parts_module._check_frames(made)
-        return made
+    def load(make) -> Synthesizer:
+        def build(*given):
+            built = parts_module.build_parts(*given)
+            made = replace(built, backends={**built.backends, "ar": make(built.codec, built.front_end.table)})
+            parts_module._check_frames(made)
+            return made
 
-    monkeypatch.setattr(tts.pipeline, "build_parts", build)
-    return Synthesizer.from_pretrained(tiny_folder)
+        monkeypatch.setattr(tts.pipeline, "build_parts", build)
+        return Synthesizer.from_pretrained(tiny_folder)
+
+    return load
+
+
+@pytest.fixture
+def parrot(speaking) -> Synthesizer:
+    return speaking(Parrot)
 
 
 # ------------------------------------------------------------------------------------------------------------- codes
@@ -122,6 +144,18 @@ def test_chunks_joined_are_what_is_said_at_once(parrot, at_once, louder, monkeyp
     assert (np.abs(whole.samples).max() == np.float32(0.99)) == (louder > 1)
     assert ours.sentences == theirs.sentences and ours.seconds == theirs.seconds and not ours.checked
     assert (ours.backend, ours.settings, ours.planned_seconds) == ("ar", settings, theirs.planned_seconds)
+
+
+@pytest.mark.parametrize("pointer", ["plan", "model"])
+def test_a_language_model_streams_what_it_says_at_once(speaking, pointer):
+    synthesizer = speaking(model)
+    options = {"seed": 5, "settings": {"pointer": pointer}}
+    whole = synthesizer.synthesize(TEXT, backend="ar", check=False, **options)
+    stream = synthesizer.stream(TEXT, **options)
+    np.testing.assert_allclose(np.concatenate(list(stream)), whole.samples, atol=1e-5)
+    assert stream.report.sentences == whole.report.sentences and stream.report.backend == "ar"
+    again = synthesizer.synthesize(TEXT, backend="ar", check=True, **options)
+    assert again.report.checked and again.report.sentences[0].tries in (1, 2)
 
 
 def test_the_first_chunk_is_out_before_the_rest_is_made(parrot):
