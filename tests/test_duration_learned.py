@@ -30,6 +30,7 @@ from tts.train.loop import LoopConfig, fit
 
 CAT = [PHONES.id(symbol) for symbol in (" ", "ð", "ə", " ", "k", "ˈæ", "t", ".")]
 LASTS = [0, 3, 2, 0, 4, 6, 3, 5]  # frames at the usual pace
+PACES = (0.7, 1.0, 1.5)  # how long the phones of three speakers last; within what the rule takes for a rate
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "phones": ("phones", {"total": "sum"}),
     "sentence": ("sentence", {}),
@@ -62,12 +63,12 @@ def untrained(kind: str) -> Any:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve clips each of speakers whose pace is half, once and twice the usual."""
+    """Twelve clips each of a fast, a usual and a slow speaker."""
     folder = tmp_path_factory.mktemp("corpus") / "toy"
     texts, rows = [], []
     with CorpusWriter(folder, {"symbols": list(PHONES.symbols), "table": PHONES.identity, "mel": "toy"}) as writer:
         for i in range(36):
-            pace = (0.5, 1.0, 2.0)[i % 3]
+            pace = PACES[i % 3]
             words = 1 + i // 3 % 4
             ids = CAT[:-1] * words + CAT[-1:]
             frames = [round(pace * x) for x in LASTS[:-1]] * words + [5]
@@ -84,23 +85,25 @@ def trained(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """Of each kind one that has learned from the corpus, by name."""
     made = {}
     for kind, (name, config) in KINDS.items():
-        recipe = DurationRecipe(name, {"dim": 16, "layers": 1, "dropout": 0.0, **config}, budget_tokens=300, valid_items=4)
+        recipe = DurationRecipe(
+            name, {"dim": 16, "layers": 1, "dropout": 0.0, **config}, budget_tokens=300, heard=0.0, unknown=0.0, valid_items=4
+        )
         task = DurationTask(recipe, Corpus(corpus), Corpus(corpus))
-        fit(task, LoopConfig(100, lr=1e-2, warmup=5, threads=1, ema=0.0, validate_every=1000), tmp_path_factory.mktemp(kind))
+        fit(task, LoopConfig(110, lr=2e-2, warmup=5, threads=1, ema=0.0, validate_every=1000), tmp_path_factory.mktemp(kind))
         made[kind] = task.durations.eval()
     return made
 
 
 @ALL
-def test_a_prompt_at_half_the_rate_gives_longer_plans(kind: str, trained: dict[str, Any]) -> None:
-    fast, usual, slow = (float(trained[kind].plan(tokens(CAT[:-1] * 2 + CAT[-1:]), voice(x)).seconds) for x in (0.5, 1, 2))
-    assert slow > 1.4 * usual > 1.4 * 1.2 * fast
+def test_a_slower_prompt_gives_longer_plans(kind: str, trained: dict[str, Any]) -> None:
+    fast, usual, slow = (float(trained[kind].plan(tokens(CAT[:-1] * 2 + CAT[-1:]), voice(x)).seconds) for x in PACES)
+    assert slow > 1.15 * usual > 1.15 * 1.15 * fast
 
 
 @ALL
 def test_a_learned_plan_is_near_what_was_learned(kind: str, trained: dict[str, Any]) -> None:
     planned = trained[kind].plan(tokens(CAT[:-1] * 3 + CAT[-1:]), voice(1.0))
-    assert float(planned.seconds) == pytest.approx((3 * 18 + 5) / 50, rel=0.15)
+    assert float(planned.seconds) == pytest.approx((3 * 18 + 5) / 50, rel=0.2)
 
 
 @ALL
