@@ -112,6 +112,8 @@ def begin(
     prefix = known.sum(1) if config.text == "prefix" else torch.zeros_like(prompts)
     needed = prefix + prompts + 1 + most + late
     _check_room(config, needed, prompts)
+    read = max(int((prefix + prompts).max()), (L if config.text == "prefix" else 0) + P) + 1  # with padding
+    capacity = read + int(most.max()) + late  # all rows step on until the last has ended
     codes = torch.full((B, K, P + 1), V, device=device)
     told = torch.zeros(B, P + 1, config.dim, device=device)
     for b, row in enumerate(rows):
@@ -128,8 +130,6 @@ def begin(
         told = torch.cat((told, torch.zeros_like(told)))
         text = Text(*(torch.cat((x, torch.zeros_like(x))) for x in (text.vectors, text.known)))
         prompts = torch.cat((prompts, torch.zeros_like(prompts)))
-    read = max(int((prefix + prompts).max()), (L if config.text == "prefix" else 0) + P) + 1  # with padding
-    capacity = read + int(most.max()) + late  # all rows step on until the last has ended
     scores, cache = network.start(codes, prompts + 1, told, text, capacity)
     # 4. the task
     task = Task(
