@@ -63,7 +63,7 @@ def test_tokens_lie_on_their_frames_in_single_and_joined_rows(toy: Corpus) -> No
 def test_joined_rows_are_two_utterances_of_one_speaker(toy: Corpus) -> None:
     task = BackendTask(replace(RECIPE, join=1.0), toy, toy)
     for epoch in range(3):
-        for row in (row for batch in task._open_epoch(epoch) for row in batch):
+        for row in (row for batch in task.rows.epoch(epoch) for row in batch):
             assert len({toy.item(i).speaker for i in row}) == 1
             assert len(set(row)) == len(row)
 
@@ -92,7 +92,7 @@ def test_badly_aligned_and_long_clips_are_left_out(tmp_path: Path, toy: Corpus) 
     with pytest.raises(SettingsError, match="align"):
         BackendTask(RECIPE, corpus(tmp_path / "bad", score=-9.0), toy)
     task = BackendTask(replace(RECIPE, max_seconds=0.45), toy, toy)
-    assert [toy.item(i).frames for i in task.usable] == [20, 22]
+    assert [toy.item(i).frames for i in task.rows.usable] == [20, 22]
 
 
 def test_validation_says_the_same_twice_and_falls_when_trained(toy: Corpus, tmp_path: Path) -> None:

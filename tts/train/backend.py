@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,15 +18,14 @@ from tts.errors import SettingsError
 from tts.frames import Frames, Plan, Tokens, Utterance, frame_mask
 from tts.text.tokens import SymbolTable
 from tts.train.augment import NOISES, chance, make_noise, veil
-from tts.train.data import Corpus, buckets, pad
+from tts.train.data import Corpus, pad
 from tts.train.loop import Task, step_seed
 from tts.train.speaker import trained_speaker
-
-Row = tuple[int, ...]  # one utterance, or two of one speaker to be joined
+from tts.train.utterances import Row, UtteranceRecipe, Utterances, heard_symbols
 
 
 @dataclass(frozen=True)
-class BackendRecipe:
+class BackendRecipe(UtteranceRecipe):
     """What is trained and on what; base-en's values stand in configs/train/backend.yaml.
 
     The vocabulary, its table and, with `normalise`, mel_mean and mel_std of the model are those of the training corpus.
@@ -37,16 +35,8 @@ class BackendRecipe:
     draw: FlowDrawConfig = field(default_factory=FlowDrawConfig)
     normalise: bool = True
     speaker_start: Path | None = None  # a run of `mynah train speaker`, whose encoder becomes the model's
-    budget_frames: int = 4_800  # a batch: rows times the longest
-    max_seconds: float = 16.0  # longer clips are left out
-    join: float = 0.5  # how often a row joins two utterances of a speaker
-    join_seconds: float = 14.0  # where they are this short together
-    min_score: float = -2.3  # mean log-posterior of an alignment; clips below, some two in a hundred, are left out
-    prompt_as_heard: float = 0.3  # how often the prompt's phones are as a recognizer reads them: no stress, no punctuation
     noisy_prompt: float = 0.0  # how often the prompt is heard under noise of some kind, while the target stays clean
     noisy_prompt_snr: tuple[float, float] = (-5.0, 20.0)  # dB, uniform, as AudioGen's mixing
-    valid_items: int = 64
-    seed: int = 0
 
 
 class BackendTask(Task):
@@ -59,23 +49,16 @@ class BackendTask(Task):
         for corpus in (train, valid):
             if corpus.tables["table"] != table.identity or corpus.tables["mel"] != model.mel.spec.flavour:
                 raise SettingsError(f"{corpus.folder} has other symbols or another mel than the recipe; prepare it again")
-        self.usable = self._usable(train)
-        if not self.usable:
-            raise SettingsError(f"{train.folder} has no aligned clip of at most {recipe.max_seconds:g} s; align it first")
+        self.rows = Utterances(recipe, train, float(model.mel.spec.rate))
         if recipe.normalise:
-            mean, deviation = _statistics(train, self.usable)
+            mean, deviation = _statistics(train, self.rows.usable)
             model = replace(model, mel_mean=mean, mel_std=deviation)
         encoder = trained_speaker(recipe.speaker_start) if recipe.speaker_start is not None else None
         if encoder is not None:
             model = replace(model, speaker=encoder.config)
         elif model.speaker is not None:
             raise SettingsError("a flow with a speaker encoder needs recipe.speaker_start, a run of `mynah train speaker`")
-        self.as_heard = torch.tensor([1 if table.is_boundary(i) else k for i, k in enumerate(table.stress_free)])
-        self.mates: dict[str, list[int]] = defaultdict(list)  # the clips of each speaker
-        for i in self.usable:
-            self.mates[train.item(i).speaker].append(i)
-        self.epoch = -1
-        self.batches_per_epoch = len(self._open_epoch(0))
+        self.as_heard = heard_symbols(table)
         torch.manual_seed(recipe.seed)
         self.backend = FlowBackend(model)
         if encoder is not None and self.backend.speaker is not None:
@@ -87,10 +70,8 @@ class BackendTask(Task):
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The rows of a step and everything random about them: a pure function of (recipe, step)."""
-        epoch, k = divmod(step, self.batches_per_epoch)
-        batches = self._open_epoch(epoch)
         generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, step))
-        rows = batches[k % len(batches)]
+        rows = self.rows.at(step)
         batch = self._collate(self.train, rows, self.recipe.draw, generator)
         if self.recipe.noisy_prompt:
             batch["prompt_mel"] = self._veil_prompts(batch, rows, generator)
@@ -133,34 +114,6 @@ class BackendTask(Task):
 
     # --------------------------------------------------------------------------------------------------- data
 
-    def _usable(self, corpus: Corpus) -> list[int]:
-        """Items with a trusted alignment, not too long."""
-        if corpus.alignment is None:
-            return []
-        longest = self.recipe.max_seconds * float(self.recipe.model.mel.spec.rate)
-        return [
-            i
-            for i, item in enumerate(corpus.items)
-            if item.frames <= longest and len(corpus.tokens(i)) and corpus.score(i) >= self.recipe.min_score
-        ]
-
-    def _open_epoch(self, epoch: int) -> list[list[Row]]:
-        """The batches of an epoch, each a list of rows; the last one asked for is kept."""
-        if epoch != self.epoch:
-            recipe, items = self.recipe, self.train.items
-            chance = random.Random(f"rows {recipe.seed} {epoch}")
-            longest = recipe.join_seconds * float(recipe.model.mel.spec.rate)
-            rows: list[Row] = []
-            for i in self.usable:
-                mate = chance.choice(self.mates[items[i].speaker])
-                fits = mate != i and items[i].frames + items[mate].frames <= longest
-                rows.append((i, mate) if chance.random() < recipe.join and fits else (i,))
-            lengths = [(sum(items[i].frames for i in row), sum(len(self.train.tokens(i)) for i in row)) for row in rows]
-            weights = [items[row[0]].weight for row in rows]
-            batches = buckets(lengths, weights, recipe.budget_frames, recipe.seed, epoch)
-            self.epoch, self.batches = epoch, [[rows[k] for k in batch] for batch in batches]
-        return self.batches
-
     def _collate(
         self, corpus: Corpus, rows: Sequence[Row], config: FlowDrawConfig, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -194,14 +147,13 @@ class BackendTask(Task):
 
     def _others(self, row: Row, generator: torch.Generator, count: int = 4) -> list[Tensor]:
         """Mels of clips of other speakers than the row's, as long as there are others."""
-        speakers = [name for name in self.mates if name != self.train.item(row[0]).speaker] or list(self.mates)
-        chosen = [self.mates[speakers[int(chance(generator) * len(speakers))]] for _ in range(count)]
+        mates = self.rows.mates
+        speakers = [name for name in mates if name != self.train.item(row[0]).speaker] or list(mates)
+        chosen = [mates[speakers[int(chance(generator) * len(speakers))]] for _ in range(count)]
         return [self.train.mel(clips[int(chance(generator) * len(clips))]) for clips in chosen]
 
     def _validation(self) -> list[dict[str, Tensor]]:
-        items = self._usable(self.valid)
-        items = items[:: max(1, len(items) // self.recipe.valid_items)][: self.recipe.valid_items]
-        items = sorted(items, key=lambda i: self.valid.item(i).frames)
+        items = self.recipe.chosen(self.valid, self.rows.rate)
         generator = torch.Generator().manual_seed(0)
         config = FlowDrawConfig(span_to_end=1.0, drop_prompt=0.0, drop_all=0.0, hide_prompt_phones=0.0)
         rows: list[Row] = [(i,) for i in items]
