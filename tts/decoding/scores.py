@@ -47,8 +47,15 @@ class DepthScorer(Protocol):
 class TokenScorer(Protocol):
     """A language model over steps of K codes. Everything that changes from step to step is in the cache."""
 
-    sizes: tuple[int, ...]  # V of each book
-    depth: DepthScorer | None  # None: Scores.logits holds all books
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """V of each book."""
+        ...
+
+    @property
+    def depth(self) -> DepthScorer | None:
+        """Who says the books of a frame one by one; None: Scores.logits holds all of them."""
+        ...
 
     def step(self, codes: Tensor, text: Tensor | None, cache: Any) -> Scores:
         """Read one step, say what comes next.

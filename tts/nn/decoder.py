@@ -6,6 +6,7 @@ x ─► norm ─► self-attention ─► + ─► norm ─► attention to a t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from tts.errors import SettingsError, nearest
 from tts.nn.kv_cache import KVCache, Memory
 from tts.nn.rope import rotary_table, rotate
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
