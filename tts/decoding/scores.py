@@ -1,7 +1,8 @@
-"""What autoregressive decoding asks of a model: the next step's scores, and where books follow one another, the next book's.
+"""What decoding asks of a model: autoregressive decoding the next step's scores, parallel decoding those of all masked cells.
 
     delay heads          step ─► Scores.logits [R, K, W]                       all books of the step at once
     hierarchical head    step ─► Scores.hidden ─► begin ─► book 0 ─► book 1 …  one book after another
+    masked               hidden [R, T, D] ─► logits [R, T, V]                  all frames of one book at once
 
 W is V, the codes of a book, or V + 1 where the model has an end of speech: then index V of book 0 is it, and no other book
 can say it (their logits there are -inf).
@@ -65,4 +66,33 @@ class TokenScorer(Protocol):
             text: [R, C], what is to be spoken at the step that is asked for, or None where the text is in the cache.
             cache: changed in place, by one position in each row.
         """
+        ...
+
+
+class MaskPredictor(Protocol):
+    """A bidirectional model over the cells (book, frame) of a target, of which some are masked.
+
+    It keeps nothing from one call to the next. Text and prompt are no cells: they are in `given`, which the caller of the
+    decoding makes for all R rows, the items and then, with guidance, the items again without their conditions.
+    """
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """V of each book."""
+        ...
+
+    def hidden(self, codes: Tensor, book: int, t: Tensor, given: Any) -> Tensor:
+        """What the head of a book reads of each frame: [R, T, D].
+
+        Two calls rather than one because MaskGCT's guidance mixes hidden states, before the head.
+
+        Args:
+            codes: [R, K, T] int64, V where masked: as a rule all later books, and the frames of `book` yet to be committed.
+                Beyond an item's length (in `given`) they mean nothing and change nothing, nor does the result there.
+            t: [R] float32, the time of the step, from 1 (all is masked) to 0.
+        """
+        ...
+
+    def logits(self, hidden: Tensor, book: int) -> Tensor:
+        """hidden [..., D] to logits [..., V] float32; any frames will do, for instance only the masked ones [M, D]."""
         ...
