@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+def guide(conditional: Tensor, unconditional: Tensor, scale: float | Tensor) -> Tensor:
     """u + scale * (c - u): scale 0 forgets the condition, 1 is unguided, more exaggerates it.
 
     F5-TTS and others write c + w * (c - u); their w is our scale - 1, so that F5's default w = 2 is scale = 3 here.

@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     DROP = 4  # the conditions a training example goes without
     CODES = 5  # the codes of an autoregressive model
     POINTER = 6  # whether the phone pointer advances
+    MASKED = 7  # the codes of masked cells
+    COMMIT = 8  # which of them are committed first
 
 
 class PhiloxNoise:
