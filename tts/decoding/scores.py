@@ -96,27 +96,3 @@ class MaskPredictor(Protocol):
     def logits(self, hidden: Tensor, book: int) -> Tensor:
         """hidden [..., D] to logits [..., V] float32; any frames will do, for instance only the masked ones [M, D]."""
         ...
-
-
-class MaskPredictor(Protocol):
-    """A model of masked codes: says all masked cells of a book at once, seeing frames on both sides and the books below."""
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """V of each book; the id V stands for a masked cell."""
-        ...
-
-    def hidden(self, codes: Tensor, book: int, t: Tensor, given: Any) -> Tensor:
-        """What the network makes of R rows (items, then with guidance the items again without their condition): [R, T, D].
-
-        Args:
-            codes: [R, K, T] int64, V where masked. Books above `book` may hold known codes of a prompt.
-            book: the one that is asked for.
-            t: [R] float32 in (0, 1], the part of the book's steps that is still to be taken: 1 at the first pass.
-            given: text, prompt, lengths of the rows, …: whatever else the model reads; passed on untouched.
-        """
-        ...
-
-    def logits(self, hidden: Tensor, book: int) -> Tensor:
-        """[..., D] to float32 [..., V], cell by cell. Apart from `hidden`, as guidance mixes before the head (MaskGCT)."""
-        ...
