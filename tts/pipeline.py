@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from os import PathLike
 from typing import Any
 
@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 
 from tts import weights
-from tts.asr.check import Check, check
 from tts.asr.phone_lm import find_phone_lm
 from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
 from tts.config import from_mapping
 from tts.errors import FitError, LanguageError, MynahError, SettingsError, nearest
-from tts.frames import Frames, Plan, Request, Tokens, Utterance
+from tts.frames import Plan, Request, Tokens, Utterance
 from tts.interfaces import Backend, Duration, Streaming
 from tts.parts import build_parts
 from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names, with_codes
@@ -33,27 +32,12 @@ from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
 from tts.recording import read
 from tts.request import Manner, Task, check_request
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
-from tts.sampling.philox import derive
 from tts.script import Line, join, lay, plan_script, write_script
 from tts.streaming import Stream, sound
 from tts.text.phonemes import espeak_language
+from tts.tries import say, seed_of
 
 VOICE = "voice:"  # a prompt that begins with this names a voice of the checkpoint
-
-
-@dataclass(frozen=True)
-class Try:
-    """One try of a line, and what the recognizer thought of it; None: it was not asked."""
-
-    seed: int
-    frames: Frames
-    check: Check | None
-
-    def faults(self) -> tuple[bool, int, int, float]:
-        """The lowest is the best."""
-        if self.check is None:
-            return False, 0, 0, 0.0
-        return not self.check.passed, len(self.check.missed), len(self.check.repeated), self.check.error_rate
 
 
 class Synthesizer:
@@ -198,7 +182,8 @@ class Synthesizer:
         sentences: list[Sentence] = []
         sounds: list[Tensor] = []
         for number, (line, plan) in enumerate(zip(task.lines, task.plans, strict=True)):
-            told, frames = self._say(number, line, plan, task.manner, clock)
+            utterance = self._utterance(line, task.manner.seed, plan, task.manner)
+            told, frames = say(self.parts, task.manner, number, line, utterance, clock)
             with clock("vocoder"):
                 wave = self.parts.vocoder.decode(frames)
             sounds.append(wave.samples[0, : int(wave.lengths[0])].float().cpu())  # [N]
@@ -296,7 +281,8 @@ class Synthesizer:
         listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
         if request.check and not listens:
             warnings.append(f"Nobody listened to what was said, since the recognizer does not know {language!r}.")
-        return Task(request, script, plans, Manner(voice, backend, settings, request.seed, language, listens), warnings)
+        manner = Manner(voice, backend, settings, request.seed, language, listens, self.retries, self.rerank)
+        return Task(request, script, plans, manner, warnings)
 
     def _report(self, task: Task, sentences: list[Sentence], samples: int, spent: float, clock: Clock) -> Report:
         seconds = samples / self.system.sample_rate
@@ -323,7 +309,7 @@ class Synthesizer:
         manner, rate = task.manner, task.manner.backend.emits.rate
 
         def line(number: int, line: Line, plan: Plan) -> Iterator[Tensor]:
-            seed = _seed(manner.seed, number, 0)
+            seed = seed_of(manner.seed, number, 0)
             length = 0
             for piece in sound(self.parts, manner.backend, self._utterance(line, seed, plan, manner), manner.settings, clock):
                 length += len(piece)
@@ -340,35 +326,8 @@ class Synthesizer:
         spent = sum(clock.spent.values())  # not the time between two chunks, which is the listener's
         return replace(self._report(task, sentences, N, spent, clock), first_audio_seconds=first)
 
-    def _say(self, number: int, line: Line, plan: Plan, manner: Manner, clock: Clock) -> tuple[Sentence, Frames]:
-        """Frames of the best try of one line, by default the first that passes the check; `seconds` is yet to be known."""
-        tried: list[Try] = []
-        for attempt in range(1 + self.retries if manner.listens else 1):
-            seed = _seed(manner.seed, number, attempt)
-            with clock("backend"):
-                made = manner.backend.generate(self._utterance(line, seed, plan, manner), manner.settings)
-                frames = self.parts.restored(made)
-            with clock("check"):
-                found = self._listen(frames, line) if manner.listens else None
-            tried.append(Try(seed, frames, found))
-            if found is None or (found.passed and not self.rerank):
-                break
-        best = min(tried, key=Try.faults)
-        rate = manner.backend.emits.rate
-        told = Sentence(line.text, best.seed, len(tried), int(plan.frames(rate)) / float(rate), 0.0)
-        if best.check is not None:
-            verdict = {name: getattr(best.check, name) for name in ("passed", "missed", "repeated", "error_rate")}
-            told = replace(told, **verdict)
-        return told, best.frames
-
     def _utterance(self, line: Line, seed: int, plan: Plan, manner: Manner) -> Utterance:
         return Utterance(Tokens.of([line.ids], self.parts.front_end.table), torch.tensor([seed]), manner.voice, plan)
-
-    def _listen(self, frames: Frames, line: Line) -> Check:
-        """The recognizer's opinion of frames, which it reads as they are: what it hears is what the vocoder gets."""
-        T = int(frames.lengths[0])
-        log_probs = self.parts.recognizer.posteriors(frames).data[0, :, :T].T.float().cpu()  # [T, V]
-        return check(log_probs, line.ids)
 
     def _backend(self, name: str, settings: Any) -> tuple[Backend, Any]:
         """The backend of a name, and its settings."""
@@ -393,8 +352,3 @@ class Synthesizer:
         if known not in languages:
             raise LanguageError(f"{self.system.name} does not speak {name!r}; it speaks {', '.join(languages)}")
         return known
-
-
-def _seed(seed: int, number: int, attempt: int) -> int:
-    """Of one try of one line; the first of the first line has the request's own."""
-    return seed if number == attempt == 0 else derive(seed, number, attempt)

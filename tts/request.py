@@ -13,7 +13,8 @@ from tts.script import Line, Script
 
 @dataclass(frozen=True)
 class Manner:
-    """How the lines of one request are spoken. listens: whether the recognizer checks them."""
+    """How the lines of one request are spoken. listens: whether the recognizer checks them. retries: further tries of a line
+    that fails; rerank: make all of them, and keep the best."""
 
     voice: Prompt
     backend: Backend
@@ -21,6 +22,8 @@ class Manner:
     seed: int
     language: str
     listens: bool
+    retries: int = 0
+    rerank: bool = False
 
 
 @dataclass(frozen=True)
