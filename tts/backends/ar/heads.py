@@ -1,4 +1,4 @@
-"""Codes in and out of the trunk: their embedding, and the two heads that say the books of a frame.
+"""Codes out of the trunk: the two heads that say the books of a frame.
 
     delay           h ─► one product ─► logits of all K books, each of another frame (see patterns.py)
     hierarchical    h ─► small transformer over the books:  h  c0  c1 … ─► logits of book 0, 1, 2 … of one frame
@@ -19,33 +19,7 @@ from tts.backends.ar.config import ARConfig
 from tts.nn.decoder import Decoder, DecoderConfig
 from tts.nn.kv_cache import KVCache
 
-STD = 0.02  # of tables at the start
-
-
-class CodeEmbedding(nn.Module):
-    """The K codes of a step to one vector: the sum of one row of each book's table, row V where a book has no frame.
-
-    With `code_dim`, the rows of the books stand side by side and one product makes D channels of them.
-    """
-
-    def __init__(self, config: ARConfig) -> None:
-        super().__init__()
-        K, V, rank = config.codebooks, config.size, config.code_dim
-        self.table = nn.Embedding(K * (V + 1), rank if rank is not None else config.dim)
-        nn.init.normal_(self.table.weight, std=STD if rank is None else 1.0)
-        self.join = None if rank is None else nn.Linear(K * rank, config.dim, bias=False)
-        self.register_buffer("first_row", torch.arange(K) * (V + 1), persistent=False)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        """codes [..., K] int64 in [0, V] to [..., D]."""
-        rows = self.rows(codes)
-        out: Tensor = rows.sum(-2) if self.join is None else self.join(rows.flatten(-2))
-        return out
-
-    def rows(self, codes: Tensor) -> Tensor:
-        """codes [..., K] to the rows of the tables [..., K, code_dim or D]."""
-        rows: Tensor = self.table(codes + self.get_buffer("first_row"))
-        return rows
+STD = 0.02  # of places at the start
 
 
 class DelayHead(nn.Module):

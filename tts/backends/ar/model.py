@@ -15,10 +15,10 @@ from tts.backends.ar.draw import ARDraw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.network import ARNetwork, Text
 from tts.backends.ar.rows import begin, make_row
-from tts.backends.ar.text import lay
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.nn.text import lay
 from tts.sampling.philox import PhiloxNoise
 
 IGNORED = -100  # a target that is not judged

@@ -17,33 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.backends.ar.config import ARConfig
-from tts.backends.ar.heads import CodeEmbedding, DelayHead, DepthHead
-from tts.backends.ar.text import TextEncoder
+from tts.backends.ar.heads import DelayHead, DepthHead
 from tts.decoding.scores import DepthScorer, Scores
+from tts.nn.codes import CodeEmbedding, Voice
 from tts.nn.conv import blank
 from tts.nn.decoder import Decoder
 from tts.nn.kv_cache import KVCache, Memory
+from tts.nn.text import TextEncoder
 from tts.nn.time_embedding import position_table
-
-
-class Voice(nn.Module):
-    """A prompt's codes as one vector, whatever their order and number: zero for none.
-
-    It serves short prompts, which attention learns to look at late in training.
-    Source: Zaheer et al. 2017, "Deep Sets" (arXiv:1703.06114), theorem 2.
-    """
-
-    def __init__(self, width: int, dim: int) -> None:
-        super().__init__()
-        self.each = nn.Linear(width, dim)
-        self.all = nn.Linear(dim, dim)
-
-    def forward(self, rows: Tensor, known: Tensor) -> Tensor:
-        """rows [B, T, W] of the code tables, known [B, T] bool (the prompt's frames) to [B, D]."""
-        share = known.to(rows.dtype) / known.sum(1, keepdim=True).clamp(min=1)
-        mean = (share[:, None] @ F.silu(self.each(rows)))[:, 0]
-        out: Tensor = self.all(mean) * known.any(1, keepdim=True)
-        return out
 
 
 @dataclass(frozen=True)
@@ -61,8 +42,10 @@ class ARNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.sizes = config.spec.sizes
-        self.codes = CodeEmbedding(config)
-        self.text = TextEncoder(config) if config.text_layers else None
+        self.codes = CodeEmbedding(config.codebooks, config.size, config.dim, config.code_dim)
+        hidden, placed = round(config.text_dim * config.text_mult), config.text != "aligned"
+        sizes = (config.vocabulary, config.text_dim, config.text_layers, hidden)
+        self.text = TextEncoder(*sizes, placed) if config.text_layers else None
         self.text_in = nn.Linear(config.text_dim, config.dim)
         aligned = config.text == "aligned"
         self.stay = nn.Embedding(config.stays, config.dim) if aligned else None
@@ -193,19 +176,8 @@ class ARNetwork(nn.Module):
 
     @torch.no_grad()
     def adopt(self, vectors: Sequence[Tensor]) -> None:
-        """Begin with what the codec knows of its codes: vectors [V, C] of each book become their tables, in and out.
-
-        Each book's are turned to their principal axes, cut or filled to the rank of the tables and brought to unit deviation,
-        so that codes that sound alike are alike from the first step on.
-        """
-        K, V = self.config.codebooks, self.config.size
-        table = self.codes.table.weight.view(K, V + 1, -1)
-        for k, book in enumerate(vectors):
-            centred = book.float() - book.float().mean(0)
-            axes = torch.linalg.svd(centred, full_matrices=False)
-            own = (axes.U * axes.S)[:, : table.shape[2]]  # [V, rank], the largest first
-            own = own / own.square().sum(1).mean().sqrt().clamp(min=1e-8) * table.shape[2] ** 0.5
-            table[k, :V] *= 0.1
-            table[k, :V, : own.shape[1]] += own.to(table)
-            if isinstance(self.head, DelayHead) and self.config.code_dim is not None:
-                self.head.table[k] = table[k, :V].T * table.shape[2] ** -0.5
+        """Begin with what the codec knows of its codes: vectors [V, C] of each book become their tables, in and out."""
+        self.codes.adopt(vectors)
+        if isinstance(self.head, DelayHead) and self.config.code_dim is not None:
+            table = self.codes.table.weight.unflatten(0, (self.config.codebooks, -1))[:, :-1]
+            self.head.table.copy_(table.transpose(1, 2) * table.shape[2] ** -0.5)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from tts.backends.ar.config import ARConfig, ARSettings
 from tts.backends.ar.network import ARNetwork, Text
-from tts.backends.ar.text import lay
 from tts.decoding.autoregressive import Task
 from tts.decoding.constraints import Loops, MonotonicPointer, Position
 from tts.decoding.scores import DepthScorer, Scores
@@ -19,6 +18,7 @@ from tts.errors import PromptError, TextError
 from tts.frames import Plan, Prompt, Utterance
 from tts.interfaces import Noise
 from tts.nn.kv_cache import KVCache
+from tts.nn.text import lay
 
 CAP = 1.5  # a model that ends by itself may take this much longer than planned
 SLACK = (0.5, 1.5)  # bounds of a phone, of its planned frames, where the model moves on by itself; one frame more at most

@@ -1,4 +1,4 @@
-"""The text of an autoregressive backend: the encoder of its tokens, and which token each frame belongs to.
+"""A text for backends over codes: the encoder of its tokens, and which token each frame belongs to.
 
     tokens   ð ə k æ t          frames   2 1 2 3 1
     token    0 0 1 2 2 3 3 3 4 5 5 …          how long already   0 1 0 0 1 0 1 2 0 0 1 …
@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tts.backends.ar.config import ARConfig
 from tts.nn.conv import ConvNeXtV2Block, blank
 from tts.nn.time_embedding import position_table
 
@@ -32,15 +31,14 @@ def lay(token_frames: Tensor, T: int) -> tuple[Tensor, Tensor]:
 class TextEncoder(nn.Module):
     """Tokens to vectors that know their neighbours: an embedding and ConvNeXt V2 blocks.
 
-    Where the model must find the way through the text by itself, positions are added.
+    placed: positions are added, for a model that must find the way through the text by itself.
     """
 
-    def __init__(self, config: ARConfig) -> None:
+    def __init__(self, vocabulary: int, dim: int, layers: int, hidden: int, placed: bool = False) -> None:
         super().__init__()
-        self.table = nn.Embedding(config.vocabulary, config.text_dim)
-        hidden = round(config.text_dim * config.text_mult)
-        self.blocks = nn.ModuleList(ConvNeXtV2Block(config.text_dim, hidden) for _ in range(config.text_layers))
-        self.placed = config.text != "aligned"
+        self.table = nn.Embedding(vocabulary, dim)
+        self.blocks = nn.ModuleList(ConvNeXtV2Block(dim, hidden) for _ in range(layers))
+        self.placed = placed
 
     def forward(self, ids: Tensor, known: Tensor) -> Tensor:
         """ids [B, L] int64, known [B, L] bool to [B, L, C]; a token that is not known is as if it were padding, and zero."""
