@@ -1,0 +1,259 @@
+"""Parallel decoding of masked codes: book after book, all masked frames at once, in as many passes as a schedule says.
+
+    book 0    x x x x x x     ─►    x 7 x x 3 x     ─►    5 7 2 8 3 1        x is masked
+    book 1    x x x x x x           x x x x x x           x x x x x x        and comes next
+
+Nothing here knows a backend: a MaskPredictor says what the cells may be (tts/decoding/scores.py), a Policy how to draw from
+that, a CommitPolicy which of what is drawn is kept. What is known before (a prompt, the first seconds from another model, the
+surroundings of an edit) or committed is never opened again. Every draw is that of (seed of the item, book, pass, frame), so it
+depends on no neighbour in the batch. Source: MaskGIT (arXiv:2202.04200); by books, MaskGCT (arXiv:2409.00750) and MAGNeT
+(arXiv:2401.04577).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tts.decoding.commit import ByConfidence, Candidates, CommitPolicy
+from tts.decoding.guidance import guide
+from tts.decoding.schedules import Passes, counts, guidances, temperatures
+from tts.decoding.scores import MaskPredictor
+from tts.errors import CheckpointError, SettingsError, ShapeError
+from tts.interfaces import Noise
+from tts.sampling.philox import PhiloxNoise, Purpose
+from tts.sampling.policy import Policy
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """Confidence is weight * p of another model + (1 - weight) * p of this one (MAGNeT).
+
+    log_probs: of (book, codes [B, K, T] int64 with what was drawn in place and V where later books are masked, this model's
+        log-probabilities [B, T]) to the other model's log-probabilities [B, T] of the same codes of that book.
+    """
+
+    log_probs: Callable[[int, Tensor, Tensor], Tensor]
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise SettingsError(f"the weight of rescoring must be in 0..1, got {self.weight!r}")
+
+
+@dataclass(frozen=True)
+class MaskedTask:
+    """What is to be decoded, for B items.
+
+    seeds: [B] int64. codes: [B, K, T] int64, V where masked, else known. lengths: [B] frames, at least 1 each.
+    policy: guidance, temperature, top-k, …; a masked model has no past, so no repetition penalty.
+    rescale: how much of the guided states' spread is set back to that of the conditional ones (0.75 in MaskGCT), per item.
+    tempered: confidence is the probability under the temperature that is drawn with (MAGNeT) rather than under 1 (MaskGCT).
+    watch: told of every pass: what was drawn, and which cells [B, T] are kept of it.
+    """
+
+    seeds: Tensor
+    codes: Tensor
+    lengths: Tensor
+    policy: Policy
+    passes: Passes
+    commit: CommitPolicy = field(default_factory=ByConfidence)
+    rescale: float = 0.0
+    tempered: bool = False
+    rescoring: Rescoring | None = None
+    watch: Callable[[Candidates, Tensor], None] | None = None
+    noise: Noise = field(default_factory=PhiloxNoise)
+
+    def __post_init__(self) -> None:
+        if self.codes.dim() != 3 or self.seeds.shape != self.codes.shape[:1] or self.lengths.shape != self.codes.shape[:1]:
+            shapes = tuple(self.codes.shape), tuple(self.seeds.shape), tuple(self.lengths.shape)
+            raise ShapeError(f"codes must be [B, K, T], seeds and lengths [B], got {shapes}")
+        B, K, T = self.codes.shape
+        if B and not 1 <= int(self.lengths.min()) <= int(self.lengths.max()) <= T:
+            raise SettingsError(f"each item must have 1..{T} frames, got lengths {self.lengths.tolist()}")
+        if len(self.passes.steps) != K:
+            raise SettingsError(f"steps must be {K}, one for each codebook; got {self.passes.steps}")
+        if self.policy.penalises:
+            raise SettingsError("a masked model says all frames at once; a repetition_penalty needs codes before")
+        if not 0 <= self.rescale <= 1:
+            raise SettingsError(f"rescale must be in 0..1, got {self.rescale!r}")
+        self.policy.check_books(K)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the predictor is asked for the items without their condition, too."""
+        return self.policy.guidance != 1 or self.passes.last_guidance not in (None, 1)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """codes: [B, K, T] int64, 0 past an item's end. passes: [B] int64, how often the network was needed for each item."""
+
+    codes: Tensor
+    passes: Tensor
+
+
+@torch.no_grad()
+def decode_masked(predictor: MaskPredictor, given: Any, task: MaskedTask) -> Decoded:
+    """Fill what is masked. given: what the predictor reads beside the codes, for all rows (see MaskPredictor).
+
+    Raises:
+        SettingsError: an item has fewer units to fill than steps, unless `fewer` is set.
+        CheckpointError: the logits allow no code.
+    """
+    B, K, T = task.codes.shape
+    device = task.codes.device
+    inside = torch.arange(T, device=device) < task.lengths[:, None]
+    codes, passes = task.codes.clone(), torch.zeros(B, dtype=torch.int64, device=device)
+    if len(predictor.sizes) != K:
+        raise ShapeError(f"the model has {len(predictor.sizes)} codebooks, the codes have {K}")
+    sizes = torch.tensor(predictor.sizes, device=device)[:, None]
+    if bool((((codes < 0) | (codes > sizes)) & inside[:, None]).any()):
+        raise ShapeError(f"codes must lie in 0..V, V for masked cells, with V = {predictor.sizes}")
+    target = (codes == sizes).any(1) & inside
+    for k, V in enumerate(predictor.sizes):
+        masked = (codes[:, k] == V) & inside
+        plan = _plan(task, k, task.commit.units(masked).sum(1).tolist(), device)
+        step = torch.zeros_like(passes)
+        for _ in range(plan.stay.shape[1]):
+            # 1. each item's next pass that the schedule lets commit anything
+            waiting = task.commit.units(masked).sum(1)
+            busy = waiting > 0
+            if not bool(busy.any()):
+                break
+            step = plan.next(step, waiting)
+            # 2. ask, guide, draw
+            hidden = _hidden(predictor, codes, k, given, plan, step, target, task)
+            b, t = masked.nonzero(as_tuple=True)
+            logits = predictor.logits(hidden[b, t], k)  # [M, V]
+            uniforms = task.noise.uniform(task.seeds[b], Purpose.MASKED, k, t, step[b])
+            drawn, sure = draw(logits, uniforms, task.policy.book(k), plan.of(plan.temperature, step)[b], task.tempered)
+            # 3. keep the best of it
+            said = codes[:, k].index_put((b, t), drawn)
+            confidence = torch.ones(masked.shape, device=device).index_put((b, t), sure)
+            confidence = _rescored(task.rescoring, k, codes, said, confidence, masked)
+            left = plan.of(plan.left, step)
+            candidates = Candidates(k, step, left, masked, said, confidence, task.seeds, task.noise)
+            kept = task.commit.commit(candidates, plan.of(plan.stay, step)) & masked
+            if task.watch is not None:
+                task.watch(candidates, kept)
+            codes[:, k] = said.where(kept, codes[:, k])
+            masked, step, passes = masked & ~kept, step + 1, passes + busy
+    return Decoded(codes.masked_fill(~inside[:, None], 0), passes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Of each item and pass [B, S]: units that stay masked, the part of the passes that is left, temperature, guidance."""
+
+    stay: Tensor
+    left: Tensor
+    temperature: Tensor
+    guidance: Tensor
+
+    def next(self, step: Tensor, waiting: Tensor) -> Tensor:
+        """The first pass from `step` on that leaves fewer units masked than are `waiting` [B]; any, where none is."""
+        later = torch.arange(self.stay.shape[1], device=step.device) >= step[:, None]
+        return (later & (self.stay < waiting[:, None])).int().argmax(1)
+
+    @staticmethod
+    def of(table: Tensor, step: Tensor) -> Tensor:
+        return table.gather(1, step[:, None])[:, 0]
+
+
+def _plan(task: MaskedTask, k: int, units: list[int], device: torch.device) -> _Plan:
+    """units: [B] that book k has masked. An item's numbers are its own, whatever the others' lengths."""
+    passes, first = task.passes, task.policy.guidance
+    last = passes.last_guidance if passes.last_guidance is not None else first
+    temperature = task.policy.book(k).temperature
+    assert not isinstance(temperature, tuple)
+    rows: list[list[tuple[float, ...]]] = [[], [], [], []]
+    for n in units:
+        S = passes.of(k, n) if n else 0
+        rows[0].append(counts(n, S, passes.schedule) if n else ())
+        rows[1].append(tuple(1 - i / S for i in range(S)))
+        rows[2].append(temperatures(S, temperature, passes.anneal) if n else ())
+        rows[3].append(guidances(S, first, last, passes.schedule) if n else ())
+    width = max([1, *map(len, rows[0])])
+
+    def table(of: list[tuple[float, ...]], dtype: torch.dtype) -> Tensor:
+        return torch.tensor([(*row, *(0,) * (width - len(row))) for row in of], dtype=dtype, device=device).view(-1, width)
+
+    return _Plan(table(rows[0], torch.int64), *(table(of, torch.float32) for of in rows[1:]))
+
+
+def _hidden(
+    predictor: MaskPredictor, codes: Tensor, k: int, given: Any, plan: _Plan, step: Tensor, target: Tensor, task: MaskedTask
+) -> Tensor:
+    """Guided states [B, T, D]. The head is affine in every model here, so guiding before it also guides the logits."""
+    left = plan.of(plan.left, step)
+    if not task.guided:
+        return predictor.hidden(codes, k, left, given)
+    conditional, unconditional = predictor.hidden(torch.cat((codes, codes)), k, torch.cat((left, left)), given).chunk(2)
+    guided = guide(conditional, unconditional, plan.of(plan.guidance, step)[:, None, None].to(conditional.dtype))
+    if not task.rescale:
+        return guided
+    # Over an item's own frames to be filled, one item at a time: the sums of a batch would depend on its padding. An item with
+    # none divides nothing by nothing, and is not drawn from.
+    ratio = torch.stack([c[t].std() / g[t].std() for c, g, t in zip(conditional, guided, target, strict=True)])
+    return guided * (task.rescale * ratio + 1 - task.rescale)[:, None, None]
+
+
+def draw(
+    logits: Tensor, uniforms: Tensor, policy: Policy, temperature: Tensor, tempered: bool = False
+) -> tuple[Tensor, Tensor]:
+    """One code for each of M cells, and its probability, which is its confidence.
+
+    logits ─► first k ─► / temperature ─► softmax ─► first of mass p, or those >= min_p of the first ─► draw
+
+    Codes keep their own order, for sorting a thousand cells costs more than all the rest: with what is kept summing to mass, the
+    code is the first at which the sum exceeds u * mass. So one uniform gives another code than in tts/sampling/reference.py, by
+    the same law, except that all codes as likely as the last one kept are kept.
+
+    Args:
+        logits: [M, V] float32. uniforms: [M] in (0, 1). temperature: [M], 0 for the likeliest code.
+        tempered: the confidence is read after the temperature, before the other filters; else before it, among the first k.
+    Returns: codes [M] int64 and confidence [M] float32.
+    """
+    x = logits.float()
+    if isinstance(policy.top_k, int) and policy.top_k < x.shape[-1]:
+        x = x.masked_fill(x < x.topk(policy.top_k, sorted=False).values.amin(-1, keepdim=True), -torch.inf)
+    # 1. probabilities at the temperature; rows of temperature 0 are put right at the end
+    likeliest = temperature == 0
+    plain = bool((temperature == 1).all())
+    p = x.softmax(-1) if plain else (x / temperature.masked_fill(likeliest, 1.0)[:, None]).softmax(-1)
+    # 2. filter
+    kept = p
+    if policy.min_p is not None:
+        kept = p * (p >= policy.min_p * p.amax(-1, keepdim=True))
+    if policy.top_p is not None and policy.top_p < 1:
+        falling = p.sort(-1, descending=True).values
+        inside = falling.cumsum(-1) - falling < policy.top_p
+        kept = p * (p >= falling.masked_fill(~inside, torch.inf).amin(-1, keepdim=True))
+    # 3. draw. The target stays below the mass, so the sum first exceeds it at a code of some probability
+    sums = kept.cumsum(-1)
+    mass = sums[:, -1]
+    if not bool((mass > 0).all()):
+        raise CheckpointError(
+            "no code can be drawn for a masked cell: its scores hold NaN or infinity, or allow nothing; the weights are damaged"
+        )
+    below = torch.minimum(uniforms * mass, torch.nextafter(mass, torch.zeros_like(mass)))
+    codes = torch.searchsorted(sums, below[:, None], right=True)[:, 0]
+    if bool(likeliest.any()):
+        codes = torch.where(likeliest, x.argmax(-1), codes)
+    if not plain and not tempered:
+        p = x.softmax(-1)
+    return codes, p.gather(1, codes[:, None])[:, 0]
+
+
+def _rescored(rescoring: Rescoring | None, k: int, codes: Tensor, said: Tensor, confidence: Tensor, masked: Tensor) -> Tensor:
+    if rescoring is None:
+        return confidence
+    proposed = codes.clone()
+    proposed[:, k] = said
+    other = rescoring.log_probs(k, proposed, confidence.log()).float().exp()
+    return (rescoring.weight * other + (1 - rescoring.weight) * confidence).where(masked, 1.0)
