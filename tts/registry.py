@@ -28,6 +28,7 @@ PARTS: dict[str, dict[str, str]] = {
     "backend": {
         "flow": "tts.backends.flow.model:FlowBackend",
         "ar": "tts.backends.ar.model:ARBackend",
+        "masked": "tts.backends.masked.model:MaskedBackend",
     },
     "codec": {
         "mel": "tts.codecs.autoencoder:MelCodec",

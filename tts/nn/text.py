@@ -49,3 +49,10 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             x = blank(block(x, known), known)
         return x
+
+
+def rescaled(token_frames: Tensor, T: int) -> Tensor:
+    """Frames of each token [L] at one rate to those at another, whose sum is T: the ends are rounded, not the lengths."""
+    ends = token_frames.cumsum(0)
+    ends = (ends.double() * (T / max(1, int(ends[-1])))).round().long()
+    return torch.diff(ends, prepend=ends.new_zeros(1))
