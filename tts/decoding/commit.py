@@ -53,7 +53,7 @@ class CommitPolicy(Protocol):
 
 @dataclass(frozen=True)
 class ByConfidence:
-    """The likeliest cells first. noise: of Gumbel noise on the confidence, falling with the passes that are left (1 in MaskGCT).
+    """The likeliest cells first. noise: of Gumbel noise on confidence, falling with the passes that are left (1 in MaskGCT).
 
     Source: MaskGIT (arXiv:2202.04200); MaskGCT (arXiv:2409.00750).
     """

@@ -210,7 +210,7 @@ def draw(
 
     logits ─► first k ─► / temperature ─► softmax ─► first of mass p, or those >= min_p of the first ─► draw
 
-    Codes keep their own order, for sorting a thousand cells costs more than all the rest: with what is kept summing to mass, the
+    Codes keep their own order, as sorting a thousand cells costs more than all the rest: with what is kept summing to mass, the
     code is the first at which the sum exceeds u * mass. So one uniform gives another code than in tts/sampling/reference.py, by
     the same law, except that all codes as likely as the last one kept are kept.
 
