@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "pipeline", "result"},
     "api": {"pipeline", "result", "weights"},
     "pipeline": {"parts", "prompts", "script", "reconstruction", "result", "registry", "checkpoint", "text", "asr", "sampling"}
-    | {"weights", "request", "streaming", "tries"},
+    | {"weights", "request", "streaming", "tries", "editing"},
+    "editing": {"tries", "parts", "prompts", "request", "result", "script", "asr", "text"},
     "tries": {"parts", "request", "result", "script", "asr", "sampling"},
     "streaming": {"parts", "result", "vocoders"},
     "request": {"script"},

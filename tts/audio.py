@@ -232,14 +232,16 @@ def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance:
     if path.suffix.lower() not in FORMATS:
         raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}, got {path.suffix or 'no extension'!r}")
     container, subtype = FORMATS[path.suffix.lower()]
-    data = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples, dtype=np.float32)
+    data = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples, dtype=np.float32).clip(-1.0, 1.0)
+    if subtype == "PCM_16":  # libsndfile divides by 32768 and multiplies by 32767; what is read and written shall stay the same
+        data = np.rint(data * 32768.0).clip(-32768, 32767).astype(np.int16)
     buffer = io.BytesIO()
     try:
         channels = 1 if data.ndim == 1 else data.shape[1]
         with soundfile.SoundFile(buffer, "w", rate, channels, subtype, format=container) as sound:
             if provenance:
                 sound.comment = json.dumps(provenance, sort_keys=True, default=str)
-            sound.write(data.clip(-1.0, 1.0))
+            sound.write(data)
     except soundfile.LibsndfileError as error:
         raise OutputError(
             f"{path}: {container} cannot hold {channels} channels at {rate} Hz ({error.error_string}); try .wav"

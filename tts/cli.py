@@ -1,4 +1,4 @@
-"""The command line: mynah say, reconstruct, eval, version, and what it takes to train. An error is a sentence, exit code 2."""
+"""The command line: mynah say, edit, reconstruct, eval, version, and what trains. An error is a sentence, exit code 2."""
 
 from __future__ import annotations
 
@@ -104,6 +104,35 @@ def reconstruct(
     through = "vocoder alone" if bits is None else f"{books}, {bits / 1000:.2f} kbit/s"
     took = f"{report.seconds:.2f} s, made in {report.spent_seconds:.2f} s (RTF {report.real_time_factor:.3f})"
     typer.echo(f"{path}: {took}, {through}")
+
+
+@app.command()
+def edit(
+    recording: Annotated[str, typer.Argument(help="A sound file in which somebody speaks.")],
+    out: Annotated[Path, typer.Argument(help="Where the edited copy goes: .wav or .flac keep its other samples.")],
+    before: Annotated[str, typer.Option(help="All that is said in the recording.")],
+    after: Annotated[str, typer.Option(help="The same, with words put in, left out or replaced.")],
+    seed: Seed = 0,
+    backend: Backend = "flow",
+    language: Annotated[str | None, typer.Option(help="As espeak names it, such as en-gb.")] = None,
+    check: Annotated[bool, typer.Option(help="Let the recognizer listen, and try again what was not said.")] = True,
+    settings: Settings = None,
+    system: System = "base-en",
+    device: Device = "cpu",
+) -> None:
+    """Change words of a recording, in its own voice; the rest of it stays as it is."""
+    _check_writable(out)
+    chosen = _settings(settings)
+    from tts.pipeline import Synthesizer
+
+    options = {"backend": backend, "seed": seed, "language": language, "check": check, "settings": chosen}
+    audio = Synthesizer.from_pretrained(system, device).edit(recording, before, after, **options)
+    path, report = audio.save(out), audio.report
+    for warning in report.warnings:
+        errors.print(f"[yellow]warning:[/] {_plain(warning)}")
+    rate = audio.sample_rate
+    new = ", ".join(f"{edit.new[0] / rate:.2f} to {edit.new[1] / rate:.2f} s" for edit in report.edits)
+    typer.echo(f"{path}: {report.seconds:.2f} s, new {new or 'nothing'}, made in {report.spent_seconds:.2f} s")
 
 
 @app.command()

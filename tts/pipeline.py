@@ -23,6 +23,7 @@ from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
 from tts.config import from_mapping
+from tts.editing import edit
 from tts.errors import FitError, LanguageError, MynahError, SettingsError, nearest
 from tts.frames import Plan, Request, Tokens, Utterance
 from tts.interfaces import Backend, Duration, Streaming
@@ -193,9 +194,9 @@ class Synthesizer:
         # 3. together
         whole = not isinstance(task.manner.backend, Streaming)  # of what may be a stream the same samples come out here
         samples = join(task.script, sounds, self.system.sample_rate, soften=whole)
-        return Audio(
-            samples.numpy(), self.system.sample_rate, self._report(task, sentences, len(samples), clock.total(), clock)
-        )
+        seconds = len(samples) / self.system.sample_rate
+        report = self._report(task, sentences, seconds, clock.total(), clock)
+        return Audio(samples.numpy(), self.system.sample_rate, report)
 
     def stream(
         self,
@@ -239,7 +240,7 @@ class Synthesizer:
             PromptError: the recording cannot be read or holds no samples. SettingsError: n_codebooks is out of range, or the
             system has no codec. FitError: the system's vocoder cannot do without the codec.
         """
-        torch.get_num_threads()  # as in `speak`
+        torch.get_num_threads()  # as in `_manner`
         clock = Clock()
         codec = self.parts.codec
         n = count_codebooks(codec, n_codebooks)
@@ -260,16 +261,48 @@ class Synthesizer:
         )
         return Audio(copied.numpy(), rate, report)
 
+    @torch.inference_mode()
+    def edit(
+        self,
+        recording: Any,
+        text_before: str,
+        text_after: str,
+        *,
+        backend: str = "flow",
+        seed: int = 0,
+        language: str | None = None,
+        check: bool = True,
+        settings: Any = None,
+    ) -> Audio[Report]:
+        """Say anew what another text changes of a recording, in its own voice; elsewhere all samples stay, bit for bit.
+
+        Args:
+            recording: a path, an open binary file or (samples, rate); its rate is kept, several channels become their mean.
+            text_before: all that is said in it. text_after: the same with words put in, left out or replaced.
+            The others: as in `tts.synthesize`.
+        Returns:
+            Its `report.edits` tell which samples were replaced by which, cross-fades of 20 ms included.
+        Raises:
+            PromptError: the recording cannot be used. TextError: text_before is not what is said in it; no word of it stays;
+            too little stays to go on from, or too much is new in one place. FitError: the backend cannot keep frames.
+        """
+        clock = Clock()
+        request = Request(text_after, recording, None, backend, seed, language=language, check=check, settings=settings)
+        manner, warnings = self._manner(request)
+        edited = edit(self.parts, recording, text_before, text_after, manner, clock)
+        task = Task(request, [], [], manner, [*edited.warnings, *warnings])
+        seconds = len(edited.samples) / edited.rate
+        report = self._report(task, edited.sentences, seconds, clock.total(), clock)
+        return Audio(edited.samples.numpy(), edited.rate, replace(report, edits=edited.edits))
+
     # -------------------------------------------------------------------------------------------------- the acts
 
     def _task(self, request: Request, clock: Clock) -> Task:
         """Understand a request. Raises InputError."""
-        torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
-        check_request(request)
-        language = self._language(request.language)
-        backend, settings = self._backend(request.backend, request.settings)
+        manner, warnings = self._manner(request)
+        language, backend = manner.language, manner.backend
         with clock("text"):
-            script, warnings = write_script(request.text, language, self.parts.front_end)
+            script, left_out = write_script(request.text, language, self.parts.front_end)
         with clock("prompt"):
             encoded = self.encode_prompt(request.prompt, request.prompt_text, language)
             spoken = {name: moved(frames, self.parts.device) for name, frames in encoded.prompt.frames.items()}
@@ -277,15 +310,20 @@ class Synthesizer:
         with clock("plan"):
             rate = float(backend.emits.rate)
             plans = plan_script(script, voice, self.parts.duration, rate, request.speed, request.seconds)
-        warnings += encoded.warnings
-        listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
-        if request.check and not listens:
-            warnings.append(f"Nobody listened to what was said, since the recognizer does not know {language!r}.")
-        manner = Manner(voice, backend, settings, request.seed, language, listens, self.retries, self.rerank)
-        return Task(request, script, plans, manner, warnings)
+        return Task(request, script, plans, replace(manner, voice=voice), [*left_out, *encoded.warnings, *warnings])
 
-    def _report(self, task: Task, sentences: list[Sentence], samples: int, spent: float, clock: Clock) -> Report:
-        seconds = samples / self.system.sample_rate
+    def _manner(self, request: Request) -> tuple[Manner, list[str]]:
+        """How to speak, in a voice yet to be heard, and what to warn of. Raises SettingsError, LanguageError."""
+        torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
+        check_request(request)
+        language = self._language(request.language)
+        backend, settings = self._backend(request.backend, request.settings)
+        listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
+        unheard = f"Nobody listened to what was said, since the recognizer does not know {language!r}."
+        manner = Manner(None, backend, settings, request.seed, language, listens, self.retries, self.rerank)
+        return manner, [unheard] if request.check and not listens else []
+
+    def _report(self, task: Task, sentences: list[Sentence], seconds: float, spent: float, clock: Clock) -> Report:
         late = sum(sentence.seconds - sentence.planned_seconds for sentence in sentences)
         settings = task.manner.settings
         return Report(
@@ -324,7 +362,7 @@ class Synthesizer:
             N += len(piece)
             yield piece.clamp(-PEAK, PEAK).numpy()
         spent = sum(clock.spent.values())  # not the time between two chunks, which is the listener's
-        return replace(self._report(task, sentences, N, spent, clock), first_audio_seconds=first)
+        return replace(self._report(task, sentences, N / self.system.sample_rate, spent, clock), first_audio_seconds=first)
 
     def _utterance(self, line: Line, seed: int, plan: Plan, manner: Manner) -> Utterance:
         return Utterance(Tokens.of([line.ids], self.parts.front_end.table), torch.tensor([seed]), manner.voice, plan)

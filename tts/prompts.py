@@ -161,13 +161,16 @@ def best_window(log_probs: Tensor, most: int) -> tuple[int, int]:
     return best[1], best[2]
 
 
-def cut(tokens: list[int], frames: list[int], start: int, end: int) -> tuple[list[int], list[int]]:
-    """The tokens that sound within [start, end), and how many frames of it each lasts; their sum is end - start."""
+def cut(tokens: list[int], frames: list[int], start: int, end: int, soundless: bool = False) -> tuple[list[int], list[int]]:
+    """The tokens that sound within [start, end), and how many frames of it each lasts; their sum is end - start.
+
+    soundless: also those that last no frames there.
+    """
     kept_tokens, kept_frames, at = [], [], 0
     for token, length in zip(tokens, frames, strict=True):
         inside = min(at + length, end) - max(at, start)
         at += length
-        if inside > 0:
+        if inside > 0 or (soundless and length == inside == 0):
             kept_tokens.append(token)
             kept_frames.append(inside)
     return kept_tokens, kept_frames

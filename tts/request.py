@@ -16,7 +16,7 @@ class Manner:
     """How the lines of one request are spoken. listens: whether the recognizer checks them. retries: further tries of a line
     that fails; rerank: make all of them, and keep the best."""
 
-    voice: Prompt
+    voice: Prompt | None
     backend: Backend
     settings: Any
     seed: int

@@ -45,6 +45,14 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Samples `old` of a recording, (first, last + 1), became samples `new`; cross-fades included."""
+
+    old: tuple[int, int]
+    new: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Model:
     """Which weights spoke. parts: the first digits of the SHA-256 of each part's weights."""
 
@@ -59,7 +67,8 @@ class Report:
     """How an Audio was made, truthfully: also what went wrong and was kept since no try was better.
 
     planned_seconds: of the whole, pauses included. spent_seconds: wall time; stages: the same by stage. first_audio_seconds:
-    of a stream, what of it was spent when the first samples were out.
+    of a stream, what of it was spent when the first samples were out. edits: of an edited recording, one for each of its
+    `sentences`; all other samples are the recording's.
     """
 
     seed: int
@@ -75,6 +84,7 @@ class Report:
     language: str
     real_time_factor: float  # seconds spent for each second of sound
     first_audio_seconds: float | None = None
+    edits: tuple[Edit, ...] = ()
 
     @property
     def tries(self) -> int:
@@ -105,6 +115,7 @@ class Report:
             "language": self.language,
             "seed": self.seed,
             "seeds": [sentence.seed for sentence in self.sentences],
+            **({"edits": [edit.new for edit in self.edits]} if self.edits else {}),
         }
 
 
