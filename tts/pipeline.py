@@ -22,20 +22,18 @@ from tts.asr.phone_lm import find_phone_lm
 from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
-from tts.config import from_mapping
 from tts.editing import edit
-from tts.errors import FitError, LanguageError, MynahError, SettingsError, nearest
+from tts.errors import FitError, MynahError, SettingsError
 from tts.frames import Plan, Request, Tokens, Utterance
-from tts.interfaces import Backend, Duration, Streaming
+from tts.interfaces import Duration, Streaming
 from tts.parts import build_parts
 from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names, with_codes
 from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
 from tts.recording import read
-from tts.request import Manner, Task, check_request
+from tts.request import Manner, Task, find_language, understand
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.script import Line, join, lay, plan_script, write_script
 from tts.streaming import Stream, sound
-from tts.text.phonemes import espeak_language
 from tts.tries import say, seed_of
 
 VOICE = "voice:"  # a prompt that begins with this names a voice of the checkpoint
@@ -168,7 +166,7 @@ class Synthesizer:
             name = source.removeprefix(VOICE) if is_name else built_in
             voice = load_voice(self.folder, name, self.parts.encoder, self.parts.front_end.table)
             return with_codes(voice, self.parts.prompt_codec)
-        return self._prompts.encode(source, prompt_text, self._language(language))
+        return self._prompts.encode(source, prompt_text, find_language(self.system, language))
 
     @torch.inference_mode()
     def speak(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Audio[Report]:
@@ -240,7 +238,7 @@ class Synthesizer:
             PromptError: the recording cannot be read or holds no samples. SettingsError: n_codebooks is out of range, or the
             system has no codec. FitError: the system's vocoder cannot do without the codec.
         """
-        torch.get_num_threads()  # as in `_manner`
+        torch.get_num_threads()  # as in `understand`
         clock = Clock()
         codec = self.parts.codec
         n = count_codebooks(codec, n_codebooks)
@@ -288,7 +286,7 @@ class Synthesizer:
         """
         clock = Clock()
         request = Request(text_after, recording, None, backend, seed, language=language, check=check, settings=settings)
-        manner, warnings = self._manner(request)
+        manner, warnings = understand(request, self.parts, self.system, self.retries, self.rerank)
         edited = edit(self.parts, recording, text_before, text_after, manner, clock)
         task = Task(request, [], [], manner, [*edited.warnings, *warnings])
         seconds = len(edited.samples) / edited.rate
@@ -299,7 +297,7 @@ class Synthesizer:
 
     def _task(self, request: Request, clock: Clock) -> Task:
         """Understand a request. Raises InputError."""
-        manner, warnings = self._manner(request)
+        manner, warnings = understand(request, self.parts, self.system, self.retries, self.rerank)
         language, backend = manner.language, manner.backend
         with clock("text"):
             script, left_out = write_script(request.text, language, self.parts.front_end)
@@ -311,17 +309,6 @@ class Synthesizer:
             rate = float(backend.emits.rate)
             plans = plan_script(script, voice, self.parts.duration, rate, request.speed, request.seconds)
         return Task(request, script, plans, replace(manner, voice=voice), [*left_out, *encoded.warnings, *warnings])
-
-    def _manner(self, request: Request) -> tuple[Manner, list[str]]:
-        """How to speak, in a voice yet to be heard, and what to warn of. Raises SettingsError, LanguageError."""
-        torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
-        check_request(request)
-        language = self._language(request.language)
-        backend, settings = self._backend(request.backend, request.settings)
-        listens = request.check and language in self.system.extra.get("recognizer_languages", self.system.languages)
-        unheard = f"Nobody listened to what was said, since the recognizer does not know {language!r}."
-        manner = Manner(None, backend, settings, request.seed, language, listens, self.retries, self.rerank)
-        return manner, [unheard] if request.check and not listens else []
 
     def _report(self, task: Task, sentences: list[Sentence], seconds: float, spent: float, clock: Clock) -> Report:
         late = sum(sentence.seconds - sentence.planned_seconds for sentence in sentences)
@@ -366,27 +353,3 @@ class Synthesizer:
 
     def _utterance(self, line: Line, seed: int, plan: Plan, manner: Manner) -> Utterance:
         return Utterance(Tokens.of([line.ids], self.parts.front_end.table), torch.tensor([seed]), manner.voice, plan)
-
-    def _backend(self, name: str, settings: Any) -> tuple[Backend, Any]:
-        """The backend of a name, and its settings."""
-        if name not in self.parts.backends:
-            names = list(self.parts.backends)
-            raise SettingsError(
-                f"unknown backend {name!r}{nearest(str(name), names)}; {self.system.name} has {', '.join(names)}"
-            )
-        backend = self.parts.backends[name]
-        if not isinstance(settings, backend.settings_type):
-            settings = from_mapping(backend.settings_type, settings if settings is not None else {})
-        return backend, settings
-
-    def _language(self, name: str | None) -> str:
-        """The language in the checkpoint's words. Raises LanguageError."""
-        languages = self.system.languages
-        if name is None:
-            return languages[0]
-        if name in languages:
-            return name
-        known = espeak_language(name)
-        if known not in languages:
-            raise LanguageError(f"{self.system.name} does not speak {name!r}; it speaks {', '.join(languages)}")
-        return known

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tts.errors import SettingsError, TextError
+import torch
+
+from tts.checkpoint import System
+from tts.config import from_mapping
+from tts.errors import LanguageError, SettingsError, TextError, nearest
 from tts.frames import Plan, Prompt, Request
 from tts.interfaces import Backend
+from tts.parts import Parts
 from tts.script import Line, Script
+from tts.text.phonemes import espeak_language
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,43 @@ class Task:
     @property
     def lines(self) -> list[Line]:
         return [part for part in self.script if isinstance(part, Line)]
+
+
+def understand(request: Request, parts: Parts, system: System, retries: int, rerank: bool) -> tuple[Manner, list[str]]:
+    """How a request is to be spoken, in a voice yet to be heard, and what to warn of. Raises SettingsError, LanguageError."""
+    torch.get_num_threads()  # without it a new thread may not know of an earlier `torch.set_num_threads`
+    check_request(request)
+    language = find_language(system, request.language)
+    backend, settings = find_backend(parts, system, request)
+    listens = request.check and language in system.extra.get("recognizer_languages", system.languages)
+    unheard = f"Nobody listened to what was said, since the recognizer does not know {language!r}."
+    manner = Manner(None, backend, settings, request.seed, language, listens, retries, rerank)
+    return manner, [unheard] if request.check and not listens else []
+
+
+def find_backend(parts: Parts, system: System, request: Request) -> tuple[Backend, Any]:
+    """The backend that a request names, and its settings. Raises SettingsError."""
+    if request.backend not in parts.backends:
+        names = list(parts.backends)
+        raise SettingsError(
+            f"unknown backend {request.backend!r}{nearest(request.backend, names)}; {system.name} has {', '.join(names)}"
+        )
+    backend, settings = parts.backends[request.backend], request.settings
+    if not isinstance(settings, backend.settings_type):
+        settings = from_mapping(backend.settings_type, settings if settings is not None else {})
+    return backend, settings
+
+
+def find_language(system: System, name: str | None) -> str:
+    """The language in the checkpoint's words; None: its first. Raises LanguageError."""
+    if name is None:
+        return system.languages[0]
+    if name in system.languages:
+        return name
+    known = espeak_language(name)
+    if known not in system.languages:
+        raise LanguageError(f"{system.name} does not speak {name!r}; it speaks {', '.join(system.languages)}")
+    return known
 
 
 def check_request(request: Request) -> None:
