@@ -14,8 +14,9 @@ from tts.backends.ar.draw import ARDrawConfig
 from tts.errors import SettingsError
 from tts.frames import Frames
 from tts.text.tokens import PHONES
-from tts.train import ar
-from tts.train.ar import ARRecipe, ARTask, code_clips, code_frames
+from tts.train import codes
+from tts.train.ar import ARRecipe, ARTask
+from tts.train.codes import code_clips, code_frames
 from tts.train.data import Corpus, CorpusWriter, Item, save_alignment
 from tts.train.loop import LoopConfig, fit
 
@@ -33,7 +34,7 @@ def codec(monkeypatch) -> MelCodec:
     rvq = RVQConfig(dim=16, codebooks=2, size=8, code_dim=4, warmup=2)
     config = MelCodecConfig(mel=MEL, dim=16, hidden=16, encoder_layers=(1, 1), decoder_layers=(1, 1), rvq=rvq)
     made = MelCodec(replace(config, mel_mean=60.0, mel_std=40.0)).eval()
-    monkeypatch.setattr(ar, "find_part", lambda role, kind, source: made)
+    monkeypatch.setattr(codes, "find_part", lambda role, kind, source: made)
     return made
 
 
@@ -149,7 +150,7 @@ def test_the_model_is_that_of_the_corpus_and_the_codec(toy, codec):
 
 def test_a_corpus_of_another_mel_is_refused(toy, codec, tmp_path, monkeypatch):
     other = MelCodec(replace(codec.config, mel=MelRecipe(bands=5)))
-    monkeypatch.setattr(ar, "find_part", lambda *_: other)
+    monkeypatch.setattr(codes, "find_part", lambda *_: other)
     with pytest.raises(SettingsError, match="another mel than the codec"):
         ARTask(RECIPE, toy, toy)
 

@@ -35,6 +35,7 @@ RECIPES = {
     "waveform-codec": ["waveform-codec.yaml", "recipe.lowpass_share=0.5"],
     "backend": ["flow.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3"],
     "ar": ["ar.yaml", "recipe.model.dropout=0.1", "recipe.draw.drop_all=0.3", "recipe.codec={codec}"],
+    "masked": ["masked.yaml", "recipe.draw.drop_all=0.3", "recipe.codec={codec}"],
     "duration": ["duration.yaml"],
 }
 

@@ -203,7 +203,7 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend or ar.")],
+    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend, ar, masked or filter.")],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:

@@ -109,10 +109,14 @@ def put_together(
 
 
 def find_part(role: str, kind: str, source: str | PathLike[str]) -> Any:
-    """A part of a system (a name or a folder), or, as registry's `kind`, that of a training run. Raises CheckpointError."""
+    """A part of a system (a name or a folder), or, as registry's `kind`, that of a training run. Raises CheckpointError.
+
+    role: "codec", or with its name "backend.masked", where a run calls it "masked".
+    """
     if not (Path(source) / MODEL).is_file():
         return load(weights.find(source)).build(role)
-    config = json.loads((Path(source) / MODEL).read_text("utf-8"))[role]
-    part = registry.build(role, kind, config)
-    fill(part, export(Path(source))[role], f"the {role} of {source}")
+    module = role.rpartition(".")[2]
+    config = json.loads((Path(source) / MODEL).read_text("utf-8"))[module]
+    part = registry.build(role.partition(".")[0], kind, config)
+    fill(part, export(Path(source))[module], f"the {role} of {source}")
     return part

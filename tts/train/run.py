@@ -1,4 +1,4 @@
-"""From a config to a training run: `mynah train asr|duration|codec|waveform-codec|vocoder|speaker|backend|ar CONFIG key=…`.
+"""From a config to a training run: `mynah train asr|duration|codec|vocoder|… CONFIG key=…`, by the names of TRAININGS.
 
 The run's folder keeps the resolved config. A machine with torch, numpy and safetensors alone trains from it:
 `from tts.train.run import train; train("vocoder", "config.json")`.
@@ -26,7 +26,9 @@ from tts.train.backend import BackendRecipe, BackendTask
 from tts.train.codec import CodecRecipe, CodecTask
 from tts.train.data import Corpus
 from tts.train.duration import DurationRecipe, DurationTask
+from tts.train.filter import FilterRecipe, FilterTask
 from tts.train.loop import LoopConfig, Task, fit
+from tts.train.masked import MaskedBackendTask, MaskedRecipe
 from tts.train.speaker import SpeakerRecipe, SpeakerTask
 from tts.train.state import export, newest_checkpoint
 from tts.train.vocoder import VocoderRecipe, VocoderTask
@@ -102,6 +104,24 @@ class ARTraining(Training):
 
 
 @dataclass(frozen=True)
+class MaskedTraining(Training):
+    recipe: MaskedRecipe = field(default_factory=MaskedRecipe)
+    out: Path = Path("runs/masked")
+
+    def task(self) -> Task:
+        return MaskedBackendTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False), self.out)
+
+
+@dataclass(frozen=True)
+class FilterTraining(Training):
+    recipe: FilterRecipe = field(default_factory=FilterRecipe)
+    out: Path = Path("runs/filter")
+
+    def task(self) -> Task:
+        return FilterTask(self.recipe, Corpus(self.train, audio=False), Corpus(self.valid, audio=False))
+
+
+@dataclass(frozen=True)
 class DurationTraining(Training):
     recipe: DurationRecipe = field(default_factory=DurationRecipe)
     out: Path = Path("runs/duration")
@@ -129,6 +149,8 @@ TRAININGS: dict[str, Any] = {
     "speaker": SpeakerTraining,
     "backend": BackendTraining,
     "ar": ARTraining,
+    "masked": MaskedTraining,
+    "filter": FilterTraining,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from tts.backends.masked.config import MaskedConfig, MaskedSettings
 from tts.backends.masked.draw import MaskedDraw
 from tts.backends.masked.network import Given, MaskedNetwork, Text
 from tts.backends.masked.rows import Row, give, make_row
-from tts.decoding.commit import AtRandom, ByConfidence, BySpan, CommitFilter, CommitPolicy, Learned
+from tts.decoding.commit import AtRandom, ByConfidence, BySpan, Candidates, CommitFilter, CommitPolicy, Learned
 from tts.decoding.masked import Decoded, MaskedTask, Rescoring, decode_masked
 from tts.errors import FitError, SettingsError
 from tts.frames import Frames, Utterance, check_fit, frame_mask
@@ -107,8 +107,9 @@ class MaskedBackend(nn.Module):
         utterance: Utterance,
         settings: MaskedSettings | Mapping[str, Any] | None = None,
         rescoring: Rescoring | None = None,
+        watch: Callable[[Candidates, Tensor], None] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `generate`: codes [B, K, T], lengths [B], and how many passes each item took [B]."""
+        """As `generate`: codes [B, K, T], lengths [B], and how many passes each item took [B]. watch: see `MaskedTask`."""
         settings = MaskedSettings.of(settings)
         self._check(utterance, settings)
         device = self.network.codes.table.weight.device
@@ -116,13 +117,19 @@ class MaskedBackend(nn.Module):
         rows = [make_row(self.config, utterance, b, settings.given_books, device) for b in range(B)]
         lengths = torch.tensor([row.cells.shape[1] for row in rows], dtype=torch.int64, device=device)
         batches = [[row] for row in rows] if device.type == "cpu" else [rows]
-        spoken = [self._speak(batch, settings, rescoring) for batch in batches if batch]
+        spoken = [self._speak(batch, settings, rescoring, watch) for batch in batches if batch]
         T = int(lengths.max()) if B else 0
         codes = [F.pad(part.codes, (0, T - part.codes.shape[2])) for part in spoken]
         empty = torch.zeros(0, K, 0, dtype=torch.int64, device=device)
         return torch.cat(codes) if codes else empty, lengths, torch.cat([part.passes for part in spoken] or [lengths])
 
-    def _speak(self, rows: list[Row], settings: MaskedSettings, rescoring: Rescoring | None) -> Decoded:
+    def _speak(
+        self,
+        rows: list[Row],
+        settings: MaskedSettings,
+        rescoring: Rescoring | None,
+        watch: Callable[[Candidates, Tensor], None] | None,
+    ) -> Decoded:
         passes = settings.passes(self.config.codebooks)
         guided = settings.guidance != 1 or passes.last_guidance not in (None, 1)
         cells, lengths, given = give(self.network, rows, guided)
@@ -136,6 +143,7 @@ class MaskedBackend(nn.Module):
             rescale=settings.rescale,
             tempered=settings.tempered,
             rescoring=rescoring,
+            watch=watch,
             noise=self.noise,
         )
         return decode_masked(self.network, given, task)
