@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 import tts
-from tts import Audio, Synthesizer, api, synthesize
+from tts import Audio, Synthesizer, api, stream, synthesize
 
 FAST = {"steps": 1}
 
@@ -37,8 +37,9 @@ def test_import_of_the_package_takes_nothing_along():
 
 
 def test_function_and_method_take_the_same_words():
-    function, method = (list(inspect.signature(f).parameters.values()) for f in (synthesize, Synthesizer.synthesize))
-    assert [(p.name, p.kind, p.default) for p in function] == [(p.name, p.kind, p.default) for p in method[1:]]
+    for pair in ((synthesize, Synthesizer.synthesize), (stream, Synthesizer.stream)):
+        function, method = (list(inspect.signature(f).parameters.values()) for f in pair)
+        assert [(p.name, p.kind, p.default) for p in function] == [(p.name, p.kind, p.default) for p in method[1:]]
 
 
 def test_six_lines_of_python(default, recording, tmp_path):
@@ -49,6 +50,12 @@ def test_six_lines_of_python(default, recording, tmp_path):
     path = audio.save(tmp_path / "hello.wav")
     read, rate = soundfile.read(path, dtype="float32")
     assert rate == 16_000 and np.allclose(read, audio.samples, atol=1e-4)
+
+
+def test_a_stream_is_what_is_said_at_once(default):
+    chunks = stream("Hello, you.", seed=7)
+    whole = synthesize("Hello, you.", seed=7, backend="ar", check=False)
+    np.testing.assert_allclose(np.concatenate(list(chunks)), whole.samples, atol=1e-5)
 
 
 def test_a_file_says_where_it_comes_from_and_not_when(default, tmp_path):

@@ -1,6 +1,7 @@
 """One seed gives one output: alone, in a batch, in another order, from several threads, bit for bit."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from tts.backends.flow.config import FlowConfig
 from tts.backends.flow.model import FlowBackend
 from tts.frames import Plan, Tokens, Utterance
 
-SETTINGS = {"steps": 2}
+BACKENDS = {"flow": {"steps": 2}, "ar": {"top_k": 8}}  # and settings
 TEXTS = ("One.", "Two and three.", "Now four. And five!", "A somewhat longer sentence than the others.")
 
 
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
-    """Eight requests: texts of several lengths, two voices, seeds of their own."""
-    voices = [None, (speech(1.5, hz=180.0), RATE)]
-    return [Request(TEXTS[i % 4], voices[i // 4], seed=i, settings=SETTINGS) for i in range(8)]
+    """Eight requests: texts of several lengths, two voices, two backends, seeds of their own."""
+    voices, backends = [None, (speech(1.5, hz=180.0), RATE)], [*BACKENDS] * 2
+    chosen = [backends[i // 2] for i in range(8)]
+    return [
+        Request(TEXTS[i % 4], voices[i // 4], backend=name, seed=i, settings=BACKENDS[name]) for i, name in enumerate(chosen)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,8 @@ def test_matrices_that_two_cores_share_do_not_care_which_thread_asks():
 
 
 def test_another_seed_says_it_otherwise(tiny, requests, alone):
-    assert not equal([samples(tiny.speak(Request(TEXTS[0], seed=99, settings=SETTINGS)))], alone[:1])
+    for n in (0, 2):  # one of each backend
+        assert not equal([samples(tiny.speak(replace(requests[n], seed=99)))], alone[n : n + 1])
 
 
 def test_the_generators_of_torch_and_numpy_are_neither_used_nor_moved(tiny, requests, alone):

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | MODELS,
     "hub": {"registry", "checkpoint"},
     "__init__": {"api", "pipeline", "result"},
-    "api": {"pipeline", "result", "weights"},
+    "api": {"pipeline", "result", "streaming", "weights"},
     "pipeline": {"parts", "prompts", "script", "reconstruction", "result", "registry", "checkpoint", "text", "asr", "sampling"}
     | {"weights", "request", "streaming", "tries", "editing"},
     "editing": {"tries", "parts", "prompts", "request", "result", "script", "asr", "text"},

@@ -14,14 +14,11 @@ from hypothesis import strategies as st
 
 import tts.pipeline
 from tts import parts as parts_module
-from tts.backends.ar.config import ARConfig
-from tts.backends.ar.model import ARBackend
 from tts.errors import FitError, SettingsError, TextError
 from tts.frames import Frames
 from tts.pipeline import Synthesizer
 from tts.script import faded, faded_pieces
 from tts.streaming import CodeVocoder
-from tts.text.tokens import PHONES
 
 TEXT = "One and two, [pause:0.1] three. Four!"
 
@@ -55,25 +52,17 @@ class Parrot:
             yield Frames(piece, torch.tensor([piece.shape[2]]), self.emits)
 
 
-def model(codec, table: str) -> ARBackend:
-    """A language model over the codec's codes, with random weights."""
-    torch.manual_seed(0)
-    codes = codec.emits
-    config = ARConfig(
-        len(PHONES), table, codes.width, codes.sizes[0], codes.rate, codes.flavour,
-        dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4,
-    )  # fmt: skip
-    return ARBackend(config).eval()
-
-
 @pytest.fixture
 def speaking(tiny_folder, monkeypatch):
-    """The tiny system with another backend, "ar", that a function makes of its codec and table."""
+    """The tiny system with another backend "ar", that a function makes of its codec and table; None: with none."""
 
     def load(make) -> Synthesizer:
         def build(*given):
             built = parts_module.build_parts(*given)
-            made = replace(built, backends={**built.backends, "ar": make(built.codec, built.front_end.table)})
+            backends = {"flow": built.backends["flow"]}
+            if make is not None:
+                backends["ar"] = make(built.codec, built.front_end.table)
+            made = replace(built, backends=backends)
             parts_module._check_frames(made)
             return made
 
@@ -91,9 +80,10 @@ def parrot(speaking) -> Synthesizer:
 # ------------------------------------------------------------------------------------------------------------- codes
 
 
-def test_prompts_carry_the_codes_of_their_mel_where_a_backend_reads_them(parrot, tiny, recording):
-    for synthesizer, carries in ((parrot, True), (tiny, False)):
-        for source in (str(recording), None, "voice:tiny", tiny.encode_prompt(str(recording))):
+def test_prompts_carry_the_codes_of_their_mel_where_a_backend_reads_them(tiny, speaking, recording):
+    deaf = speaking(None)
+    for synthesizer, carries in ((tiny, True), (deaf, False)):
+        for source in (str(recording), None, "voice:tiny", deaf.encode_prompt(str(recording))):
             voice = synthesizer.encode_prompt(source).prompt.frames
             assert ("codes" in voice) == carries
             if carries:
@@ -147,14 +137,13 @@ def test_chunks_joined_are_what_is_said_at_once(parrot, at_once, louder, monkeyp
 
 
 @pytest.mark.parametrize("pointer", ["plan", "model"])
-def test_a_language_model_streams_what_it_says_at_once(speaking, pointer):
-    synthesizer = speaking(model)
+def test_a_language_model_streams_what_it_says_at_once(tiny, pointer):
     options = {"seed": 5, "settings": {"pointer": pointer}}
-    whole = synthesizer.synthesize(TEXT, backend="ar", check=False, **options)
-    stream = synthesizer.stream(TEXT, **options)
+    whole = tiny.synthesize(TEXT, backend="ar", check=False, **options)
+    stream = tiny.stream(TEXT, **options)
     np.testing.assert_allclose(np.concatenate(list(stream)), whole.samples, atol=1e-5)
     assert stream.report.sentences == whole.report.sentences and stream.report.backend == "ar"
-    again = synthesizer.synthesize(TEXT, backend="ar", check=True, **options)
+    again = tiny.synthesize(TEXT, backend="ar", check=True, **options)
     assert again.report.checked and again.report.sentences[0].tries in (1, 2)
 
 
@@ -185,7 +174,7 @@ def test_closing_early_ends_the_work_and_frees_everything(parrot):
 def test_a_backend_that_makes_a_line_at_once_is_heard_line_by_line(tiny):
     settings = {"steps": 1}
     whole = tiny.synthesize(TEXT, check=False, settings=settings)
-    stream = tiny.stream(TEXT, settings=settings)
+    stream = tiny.stream(TEXT, backend="flow", settings=settings)
     assert np.abs(whole.samples).max() < 0.99
     np.testing.assert_allclose(np.concatenate(list(stream)), whole.samples, atol=1e-5)
     assert stream.report.backend == "flow" and stream.report.first_audio_seconds > 0
@@ -216,7 +205,7 @@ def test_pieces_fade_as_the_whole_does(sizes, n):
     assert torch.equal(torch.cat([torch.zeros(0), *pieces]), faded(whole, n))
 
 
-def test_prompts_from_elsewhere_get_codes_too(parrot, tiny):
-    heard = tiny.encode_prompt((speech(2.0), RATE))
+def test_prompts_from_elsewhere_get_codes_too(parrot, speaking):
+    heard = speaking(None).encode_prompt((speech(2.0), RATE))
     one, other = (parrot.synthesize("One.", voice, backend="ar", check=False) for voice in (heard, (speech(2.0), RATE)))
     assert np.array_equal(one.samples, other.samples)

@@ -14,14 +14,14 @@ if (_beside / "codecs" / "__init__.py").is_file():
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from tts.api import synthesize
+    from tts.api import stream, synthesize
     from tts.errors import MynahError
     from tts.frames import Request
     from tts.pipeline import Synthesizer
     from tts.prompts import EncodedPrompt
     from tts.result import Audio, Failure, Report
 
-__all__ = ["Audio", "EncodedPrompt", "Failure", "MynahError", "Report", "Request", "Synthesizer", "synthesize"]
+__all__ = ["Audio", "EncodedPrompt", "Failure", "MynahError", "Report", "Request", "Synthesizer", "stream", "synthesize"]
 
 # Looked up when they are first used, so that `import tts` takes no time.
 _HOMES = {
@@ -32,6 +32,7 @@ _HOMES = {
     "Report": "tts.result",
     "Request": "tts.frames",
     "Synthesizer": "tts.pipeline",
+    "stream": "tts.api",
     "synthesize": "tts.api",
 }
 

@@ -1,4 +1,4 @@
-"""The front door: `synthesize(text, prompt)`, with one system that is loaded once and kept."""
+"""The front door: `synthesize(text, prompt)` and `stream(text, prompt)`, with one system that is loaded once and kept."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from tts.pipeline import Synthesizer
 from tts.result import Audio, Report
+from tts.streaming import Stream
 
 DEFAULT = "base-en"
 
@@ -57,6 +58,32 @@ def synthesize(
         seconds=seconds,
         language=language,
         check=check,
+        settings=settings,
+    )
+
+
+def stream(
+    text: str,
+    prompt: Any = None,
+    *,
+    prompt_text: str | None = None,
+    backend: str | None = None,
+    seed: int = 0,
+    speed: float = 1.0,
+    seconds: float | None = None,
+    language: str | None = None,
+    settings: Any = None,
+) -> Stream:
+    """Speak while the rest is still being made: chunks of samples, float32 [N]. As `Synthesizer.stream`, with the default."""
+    return default().stream(
+        text,
+        prompt,
+        prompt_text=prompt_text,
+        backend=backend,
+        seed=seed,
+        speed=speed,
+        seconds=seconds,
+        language=language,
         settings=settings,
     )
 
