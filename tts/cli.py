@@ -125,8 +125,10 @@ def edit(
     chosen = _settings(settings)
     from tts.pipeline import Synthesizer
 
-    options = {"backend": backend, "seed": seed, "language": language, "check": check, "settings": chosen}
-    audio = Synthesizer.from_pretrained(system, device).edit(recording, before, after, **options)
+    synthesizer = Synthesizer.from_pretrained(system, device)
+    audio = synthesizer.edit(
+        recording, before, after, backend=backend, seed=seed, language=language, check=check, settings=chosen
+    )
     path, report = audio.save(out), audio.report
     for warning in report.warnings:
         errors.print(f"[yellow]warning:[/] {_plain(warning)}")
@@ -203,7 +205,9 @@ def merge(
 
 @app.command()
 def train(
-    what: Annotated[str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend, ar, masked or filter.")],
+    what: Annotated[
+        str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend, ar, masked or filter.")
+    ],
     config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
     overrides: Overrides = None,
 ) -> None:
