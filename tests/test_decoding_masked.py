@@ -322,11 +322,10 @@ def test_guidance_mixes_states_before_the_head_and_sets_back_their_spread_as_mas
     assert torch.allclose(model.heads[0], expected, atol=1e-5)
 
 
-def test_spread_is_that_of_the_frames_to_be_filled():
+def test_spread_is_that_of_the_items_own_frames():
     rows, codes = torch.tensor([[3, 5], [0, 5]]), all_masked(1, 1, 6, 4)
-    codes[..., :2] = 1
     model = Watching(1, 4)
-    conditional, unconditional = Oracle(1, 4).hidden(codes.expand(2, -1, -1), 0, torch.ones(2), rows)[:, 2:5]
+    conditional, unconditional = Oracle(1, 4).hidden(codes.expand(2, -1, -1), 0, torch.ones(2), rows)[:, :5]
     decode_masked(model, rows, task(codes, (1,), Policy(guidance=2.0), torch.tensor([5]), rescale=1.0))
     g = 2 * conditional - unconditional
     assert torch.allclose(model.heads[0], g * conditional.std() / g.std(), atol=1e-5)
