@@ -139,7 +139,7 @@ def test_the_network_hears_the_noisy_prompt_and_is_judged_by_the_clean_target(to
     for parameter in task.backend.parameters():  # a network at rest would answer zero
         torch.nn.init.normal_(parameter, std=0.1)
     batch = task.batch(0)
-    loss = float(task.loss(batch, 0)["loss"])
+    loss = float(task.loss(batch, 0)["loss"].detach())
     assert float(task.loss({**batch, "prompt_mel": batch["mel"]}, 0)["loss"]) == loss
     masked = batch["masked"][:, None]
     elsewhere = torch.where(masked, torch.randn(batch["mel"].shape), batch["mel"])

@@ -175,6 +175,24 @@ def check_fit(giver: str, gives: FrameSpec, taker: str, takes: FrameSpec) -> Non
     raise FitError(f"{giver} does not fit {taker}: " + "; ".join(wrong))
 
 
+def check_utterance(utterance: Utterance, taker: str, table: str, takes: FrameSpec) -> None:
+    """Raise FitError where a backend cannot speak an utterance: no plan, tokens of another table, a prompt or context that
+    is not of the frames it takes. Tokens do not matter where there is `content`."""
+    if utterance.plan is None:
+        raise FitError(f"{taker} needs a plan of the target's duration; it was given none")
+    prompt = utterance.prompt
+    if utterance.content is None:
+        for tokens in (utterance.tokens, prompt.tokens if prompt is not None else utterance.tokens):
+            if tokens.table != table:
+                raise FitError(f"tokens are of the symbol table {tokens.table!r}, that of {taker} is {table!r}")
+    if prompt is not None:
+        if takes.kind not in prompt.frames:
+            raise FitError(f"{taker} needs the prompt's {takes.kind}; it was given {sorted(prompt.frames)}")
+        check_fit("the prompt", prompt.frames[takes.kind].spec, taker, takes)
+    if utterance.context is not None:
+        check_fit("the context", utterance.context.spec, taker, takes)
+
+
 def frame_mask(lengths: Tensor, T: int) -> Tensor:
     """[B] lengths to a mask [B, T] bool, True where a frame is real."""
     return torch.arange(T, device=lengths.device)[None] < lengths[:, None]

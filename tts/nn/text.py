@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tts.frames import Prompt
 from tts.nn.conv import ConvNeXtV2Block, blank
 from tts.nn.time_embedding import position_table
 
@@ -56,3 +57,24 @@ def rescaled(token_frames: Tensor, T: int) -> Tensor:
     ends = token_frames.cumsum(0)
     ends = (ends.double() * (T / max(1, int(ends[-1])))).round().long()
     return torch.diff(ends, prepend=ends.new_zeros(1))
+
+
+def read_prompt(
+    prompt: Prompt | None, b: int, codebooks: int, aligned: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Row b of a prompt: its codes [K, P], its tokens [L] and the frames of each, at the rate of the codes [L].
+
+    aligned: tokens matter only with their frames, elsewhere without. What is not known is empty.
+    """
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    if prompt is None:
+        return torch.zeros(codebooks, 0, dtype=torch.int64, device=device), none, none
+    frames = prompt.frames["codes"]
+    codes = frames.data[b, :, : int(frames.lengths[b])].to(device)
+    L = int(prompt.tokens.lengths[b])
+    ids = prompt.tokens.ids[b, :L].to(device)
+    if not aligned:
+        return codes, ids, none
+    if prompt.token_frames is None or not L:
+        return codes, none, none
+    return codes, ids, rescaled(prompt.token_frames[b, :L].to(device), codes.shape[1])

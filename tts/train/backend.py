@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from tts.frames import Frames, Plan, Tokens, Utterance, frame_mask
 from tts.text.tokens import SymbolTable
 from tts.train.augment import NOISES, chance, make_noise, veil
 from tts.train.data import Corpus, pad
-from tts.train.loop import Task, step_seed
+from tts.train.loop import Task, mean_losses, step_seed
 from tts.train.speaker import trained_speaker
 from tts.train.utterances import Row, UtteranceRecipe, Utterances, heard_symbols
 
@@ -90,14 +89,7 @@ class BackendTask(Task):
 
     def validate(self) -> dict[str, float]:
         """The losses on fixed clips with fixed noise, times and spans: each row one utterance, its prompt first."""
-        sums: dict[str, float] = defaultdict(float)
-        weight = 0
-        for batch in self.valid_batches:
-            count = int(batch["masked"].sum())
-            for name, value in self.loss(batch, 0).items():
-                sums[name] += float(value.detach()) * count
-            weight += count
-        return {name: total / weight for name, total in sums.items()}
+        return mean_losses(self.loss, self.valid_batches, "masked")
 
     def sample(self, writer: Any, step: int) -> None:
         """A picture: the mel of a valid clip above what the flow makes of its phones without any prompt."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from tts.interfaces import FrameCodec
 from tts.text.tokens import SymbolTable
 from tts.train.assemble import find_part
 from tts.train.data import Corpus, pad
-from tts.train.loop import Task, step_seed
+from tts.train.loop import Task, mean_losses, step_seed
 from tts.train.utterances import Row, UtteranceRecipe, Utterances, heard_symbols
 
 log = logging.getLogger(__name__)
@@ -110,14 +109,7 @@ class CodeTask(Task):
 
     def validate(self) -> dict[str, float]:
         """The losses on fixed clips, each with frames of its own as the prompt; no condition is left out."""
-        sums: dict[str, float] = defaultdict(float)
-        weight = 0
-        for batch in self.valid_batches:
-            count = int(batch["lengths"].sum())
-            for name, value in self.loss(batch, 0).items():
-                sums[name] += float(value.detach()) * count
-            weight += count
-        return {name: total / weight for name, total in sums.items()}
+        return mean_losses(self.loss, self.valid_batches, "lengths")
 
     def sample(self, writer: Any, step: int) -> None:
         """A picture: the mel of a valid clip's codes above those that are made of its phones without any prompt."""

@@ -15,7 +15,8 @@ import logging
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,20 @@ def adamw(parameters: list[nn.Parameter], config: LoopConfig) -> Optimizer:
     vectors = [p for p in parameters if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+def mean_losses(
+    loss: Callable[[Mapping[str, Tensor], int], dict[str, Tensor]], batches: Sequence[Mapping[str, Tensor]], weight: str
+) -> dict[str, float]:
+    """A task's losses on fixed batches, each of which weighs as much as its tensor of that name sums up to."""
+    sums: dict[str, float] = defaultdict(float)
+    whole = 0
+    for batch in batches:
+        count = int(batch[weight].sum())
+        for name, value in loss(batch, 0).items():
+            sums[name] += float(value.detach()) * count
+        whole += count
+    return {name: total / whole for name, total in sums.items()}
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -17,7 +17,7 @@ from tts.backends.ar.network import ARNetwork, Text
 from tts.backends.ar.rows import begin, make_row
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
-from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.text import lay
 from tts.sampling.philox import PhiloxNoise
 
@@ -131,22 +131,12 @@ class ARBackend(nn.Module):
             yield torch.cat(frames)
 
     def _check(self, utterance: Utterance) -> None:
-        if utterance.plan is None:
-            raise FitError("the autoregressive backend needs a plan of the target's duration; it was given none")
+        check_utterance(utterance, "the autoregressive backend", self.table, self.emits)
         if utterance.context is not None or utterance.keep is not None:
             raise FitError("the autoregressive backend speaks from the beginning on; it cannot keep frames")
         if (utterance.content is None) != (self.network.text is not None):
             says = "tokens" if self.network.text is not None else "content made elsewhere"
             raise FitError(f"this autoregressive backend reads {says}, and was given something else")
-        prompt = utterance.prompt
-        if utterance.content is None:
-            for tokens in (utterance.tokens, prompt.tokens if prompt is not None else utterance.tokens):
-                if tokens.table != self.table:
-                    raise FitError(f"tokens are of the symbol table {tokens.table!r}, the backend's is {self.table!r}")
-        if prompt is not None:
-            if "codes" not in prompt.frames:
-                raise FitError(f"the autoregressive backend needs the prompt's codes; it was given {sorted(prompt.frames)}")
-            check_fit("the prompt", prompt.frames["codes"].spec, "the autoregressive backend", self.emits)
 
     # -------------------------------------------------------------------------------------------------- shared
 

@@ -15,10 +15,10 @@ from tts.decoding.autoregressive import Task
 from tts.decoding.constraints import Loops, MonotonicPointer, Position
 from tts.decoding.scores import DepthScorer, Scores
 from tts.errors import PromptError, TextError
-from tts.frames import Plan, Prompt, Utterance
+from tts.frames import Plan, Utterance
 from tts.interfaces import Noise
 from tts.nn.kv_cache import KVCache
-from tts.nn.text import lay
+from tts.nn.text import lay, read_prompt
 
 CAP = 1.5  # a model that ends by itself may take this much longer than planned
 SLACK = (0.5, 1.5)  # bounds of a phone, of its planned frames, where the model moves on by itself; one frame more at most
@@ -64,7 +64,7 @@ def make_row(config: ARConfig, utterance: Utterance, b: int, device: torch.devic
         ids = utterance.content.data[b, :, : int(utterance.content.lengths[b])].T.to(device)
     else:
         ids = utterance.tokens.ids[b, : int(utterance.tokens.lengths[b])].to(device)
-    codes, before, before_frames = _prompt(utterance.prompt, b, config, device)
+    codes, before, before_frames = read_prompt(utterance.prompt, b, config.codebooks, config.text == "aligned", device)
     plan = Plan(utterance.plan.seconds[b : b + 1], None)
     planned = ids.new_zeros(0, dtype=torch.int64)
     if config.text == "aligned":
@@ -173,24 +173,6 @@ def _check_room(config: ARConfig, needed: Tensor, prompts: Tensor) -> None:
     if 2 * prompt > config.context:
         raise PromptError(f"the prompt takes {prompt / rate:g} s {says}; give a shorter one")
     raise TextError(f"prompt and text take {int(needed[row]) / rate:g} s {says}; give the text in shorter sentences")
-
-
-def _prompt(prompt: Prompt | None, b: int, config: ARConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Its codes [K, P], its tokens [L] and the frames of each, at the rate of the codes [L]; none where they are not known."""
-    none = torch.zeros(0, dtype=torch.int64, device=device)
-    if prompt is None:
-        return torch.zeros(config.codebooks, 0, dtype=torch.int64, device=device), none, none
-    frames = prompt.frames["codes"]
-    codes = frames.data[b, :, : int(frames.lengths[b])].to(device)
-    L = int(prompt.tokens.lengths[b])
-    ids = prompt.tokens.ids[b, :L].to(device)
-    if config.text != "aligned":
-        return codes, ids, none
-    if prompt.token_frames is None or not L:
-        return codes, none, none
-    ends = prompt.token_frames[b, :L].to(device).cumsum(0)  # in frames of a mel, whose rate is another
-    ends = (ends * (codes.shape[1] / max(1, int(ends[-1])))).round().long()
-    return codes, ids, torch.diff(ends, prepend=ends.new_zeros(1))
 
 
 def _stack(parts: Sequence[Tensor]) -> Tensor:

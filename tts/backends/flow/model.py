@@ -27,7 +27,7 @@ from tts.backends.flow.text import TextEncoder, TextLayout, lay_aligned, lay_pla
 from tts.decoding.guidance import merge_groups, stack_groups
 from tts.decoding.solvers import SOLVERS, pruned_grid, sway, visited_times
 from tts.errors import FitError
-from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.conv import ConvNeXtV2Block, blank
 from tts.nn.speaker import SpeakerConfig, SpeakerEncoder
 from tts.sampling.philox import PhiloxNoise
@@ -188,21 +188,11 @@ class FlowBackend(nn.Module):
         return Frames(data, lengths.to(device), self.emits)
 
     def _check(self, utterance: Utterance) -> None:
-        if utterance.plan is None:
-            raise FitError("the flow backend needs a plan of the target's duration; it was given none")
         if utterance.content is not None or (utterance.context is None) != (utterance.keep is None):
             raise FitError("the flow backend speaks tokens; it edits when context and keep are given together")
-        for tokens in (utterance.tokens, utterance.prompt.tokens if utterance.prompt else utterance.tokens):
-            if tokens.table != self.table:
-                raise FitError(f"tokens are of the symbol table {tokens.table!r}, the flow backend's is {self.table!r}")
-        if utterance.prompt is not None:
-            if "mel" not in utterance.prompt.frames:
-                raise FitError(f"the flow backend needs the prompt's mel; it was given {sorted(utterance.prompt.frames)}")
-            check_fit("the prompt", utterance.prompt.frames["mel"].spec, "the flow backend", self.emits)
-        if utterance.context is not None:
-            if not self.config.infill:
-                raise FitError("this flow backend was trained without in-filling; it cannot edit")
-            check_fit("the context", utterance.context.spec, "the flow backend", self.emits)
+        if utterance.context is not None and not self.config.infill:
+            raise FitError("this flow backend was trained without in-filling; it cannot edit")
+        check_utterance(utterance, "the flow backend", self.table, self.emits)
 
     def _solve(self, rows: list[Row], settings: FlowSettings) -> list[Tensor]:
         """Target mels [bands, T_b], the rows padded to one batch; positions of padding are masked everywhere."""

@@ -16,7 +16,7 @@ from tts.backends.masked.rows import Row, give, make_row
 from tts.decoding.commit import AtRandom, ByConfidence, BySpan, Candidates, CommitFilter, CommitPolicy, Learned
 from tts.decoding.masked import Decoded, MaskedTask, Rescoring, decode_masked
 from tts.errors import FitError, SettingsError
-from tts.frames import Frames, Utterance, check_fit, frame_mask
+from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.sampling.philox import PhiloxNoise
 
 
@@ -163,26 +163,15 @@ class MaskedBackend(nn.Module):
         return Learned(self.filter, self.filter.config.block, settings.threshold, by_confidence)
 
     def _check(self, utterance: Utterance, settings: MaskedSettings) -> None:
-        if utterance.plan is None:
-            raise FitError("the masked backend needs a plan of the target's duration; it was given none")
+        check_utterance(utterance, "the masked backend", self.table, self.emits)
+        assert utterance.plan is not None
         if self.config.text == "aligned" and utterance.plan.token_seconds is None:
             raise FitError("this masked backend needs the seconds of each token; plan with a Duration that gives them")
         if (utterance.content is None) != (self.network.text is not None):
             says = "tokens" if self.network.text is not None else "content made elsewhere"
             raise FitError(f"this masked backend reads {says}, and was given something else")
-        prompt = utterance.prompt
-        if utterance.content is None:
-            for tokens in (utterance.tokens, prompt.tokens if prompt is not None else utterance.tokens):
-                if tokens.table != self.table:
-                    raise FitError(f"tokens are of the symbol table {tokens.table!r}, the backend's is {self.table!r}")
-        if prompt is not None:
-            if "codes" not in prompt.frames:
-                raise FitError(f"the masked backend needs the prompt's codes; it was given {sorted(prompt.frames)}")
-            check_fit("the prompt", prompt.frames["codes"].spec, "the masked backend", self.emits)
         if (utterance.keep is not None or settings.given_books) and utterance.context is None:
             raise FitError("what is to be kept must be in the utterance's context; it was given none")
-        if utterance.context is not None:
-            check_fit("the context", utterance.context.spec, "the masked backend", self.emits)
         if settings.given_books > self.config.codebooks:
             raise SettingsError(f"given_books must be 0..{self.config.codebooks}, got {settings.given_books}")
         settings.check_books(self.config.codebooks)

@@ -12,8 +12,8 @@ from torch import Tensor
 from tts.backends.masked.config import MaskedConfig
 from tts.backends.masked.network import Given, MaskedNetwork
 from tts.errors import PromptError, ShapeError, TextError
-from tts.frames import Plan, Prompt, Utterance
-from tts.nn.text import rescaled
+from tts.frames import Plan, Utterance
+from tts.nn.text import read_prompt
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def make_row(config: MaskedConfig, utterance: Utterance, b: int, given_books: in
     assert utterance.plan is not None
     plan = Plan(utterance.plan.seconds[b : b + 1])
     T = int(plan.frames(config.rate)[0])
-    prompt, before, before_frames = _prompt(utterance.prompt, b, config, device)
+    prompt, before, before_frames = read_prompt(utterance.prompt, b, config.codebooks, config.text == "aligned", device)
     P = prompt.shape[1]
     if utterance.content is not None:
         ids = utterance.content.data[b, :, : int(utterance.content.lengths[b])].T.to(device)
@@ -132,22 +132,6 @@ def _cells(
     cells[:, :length] = torch.where(kept[:length], codes, cells[:, :length])
     cells[:given_books, :length] = codes[:given_books]
     return cells, kept
-
-
-def _prompt(prompt: Prompt | None, b: int, config: MaskedConfig, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Its codes [K, P], its tokens [L] and the frames of each, at the rate of the codes [L]; none where they are not known."""
-    none = _none(device)
-    if prompt is None:
-        return torch.zeros(config.codebooks, 0, dtype=torch.int64, device=device), none, none
-    frames = prompt.frames["codes"]
-    codes = frames.data[b, :, : int(frames.lengths[b])].to(device)
-    L = int(prompt.tokens.lengths[b])
-    ids = prompt.tokens.ids[b, :L].to(device)
-    if config.text != "aligned":
-        return codes, ids, none
-    if prompt.token_frames is None or not L:
-        return codes, none, none
-    return codes, ids, rescaled(prompt.token_frames[b, :L].to(device), codes.shape[1])
 
 
 def _check_room(config: MaskedConfig, row: Row) -> None:
