@@ -29,6 +29,8 @@ from tts.interfaces import Noise
 from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
 
+CACHED = 256  # cells that a CPU draws at once: their tables stay in its cache, and need no fresh pages of memory
+
 
 @dataclass(frozen=True)
 class Rescoring:
@@ -222,6 +224,10 @@ def draw(
         tempered: the confidence is read after the temperature, before the other filters; else before it, among the first k.
     Returns: codes [M] int64 and confidence [M] float32.
     """
+    if logits.device.type == "cpu" and len(logits) > CACHED:
+        cells = zip(logits.split(CACHED), uniforms.split(CACHED), temperature.split(CACHED), strict=True)
+        parts = [draw(x, u, policy, t, tempered) for x, u, t in cells]
+        return torch.cat([codes for codes, _ in parts]), torch.cat([confidence for _, confidence in parts])
     x = logits.float()
     if isinstance(policy.top_k, int) and policy.top_k < x.shape[-1]:
         x = x.masked_fill(x < x.topk(policy.top_k, sorted=False).values.amin(-1, keepdim=True), -torch.inf)
