@@ -75,6 +75,14 @@ def test_a_cache_never_moves_and_can_be_used_again() -> None:
     assert cache.k.data_ptr() == place and cache.k.shape == (2, 2, 2, 7, 8)
 
 
+def test_attention_reads_what_is_held_in_its_place_and_nothing_beyond() -> None:
+    cache, k = KVCache(2, 1, 2, 7, 8), torch.randn(1, 2, 3, 8)
+    for held in (3, 6):
+        for seen, memory in zip(cache.write(1, k, k), (cache.k, cache.v), strict=True):
+            assert seen.shape == (1, 2, held, 8) and seen.data_ptr() == memory[1].data_ptr()
+        cache.advance(3)
+
+
 def test_a_row_alone_needs_no_mask() -> None:
     cache = KVCache(1, 2, 1, 4, 2)
     assert cache.mask(1) is None
