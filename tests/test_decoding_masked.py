@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tts.decoding.commit import AtRandom, ByConfidence, BySpan, Learned
-from tts.decoding.masked import MaskedTask, Rescoring, decode_masked, draw
+from tts.decoding.masked import MaskedTask, Rescoring, decode_masked
 from tts.decoding.schedules import Passes, counts
-from tts.errors import CheckpointError, SettingsError, ShapeError
+from tts.errors import SettingsError, ShapeError
 from tts.sampling.policy import Policy
-from tts.sampling.reference import sample_codes
 
 LAST = 10_000  # more frames than any toy has
 
@@ -136,58 +135,6 @@ def test_two_cells_by_confidence_follow_the_law_that_can_be_counted_out():
             exact[:, b] += chance * law[0, 0]
     codes = decode_masked(Independent(law), None, task(all_masked(8000, 1, 2, 3), (2,))).codes
     assert far_from(torch.bincount(codes[:, 0, 0] * 3 + codes[:, 0, 1], minlength=9), exact.flatten()) < 5
-
-
-FILTERS = [
-    Policy(),
-    Policy(top_k=3),
-    Policy(top_p=0.7),
-    Policy(min_p=0.3),
-    Policy(temperature=0.5, top_k=2),
-    Policy(temperature=0),
-]
-
-
-@pytest.mark.parametrize("policy", FILTERS)
-def test_a_cell_is_drawn_by_the_law_of_the_sampler(policy):
-    N, V = 20_000, 7
-    logits = random_law(V, seed=4).log().expand(N, V)
-    uniforms = (torch.arange(N) + 0.5) / N  # a grid: every law is met to one draw in N
-    temperature = torch.full((N,), float(policy.temperature))
-    ours, confidence = draw(logits, uniforms, policy, temperature)
-    theirs = sample_codes(logits[:, None], uniforms[:, None], policy)[:, 0]
-    assert (torch.bincount(ours, minlength=V) - torch.bincount(theirs, minlength=V)).abs().max() <= 2
-    among = (
-        logits[0]
-        if policy.top_k is None
-        else logits[0].masked_fill(logits[0] < logits[0].topk(policy.top_k).values[-1], -torch.inf)
-    )
-    assert torch.allclose(confidence, among.softmax(-1)[ours], atol=1e-6)  # neither temperature nor top-p moves it
-
-
-def test_magnets_confidence_is_read_after_the_temperature():
-    logits, half = torch.tensor([[0.0, 1.0, 3.0]]), torch.tensor([0.5])
-    codes, confidence = draw(logits, torch.tensor([0.9]), Policy(top_p=0.1), half, tempered=True)
-    assert codes.tolist() == [2] and torch.allclose(confidence, (logits / 0.5).softmax(-1)[:, 2])
-
-
-def test_each_cell_may_have_a_temperature_of_its_own():
-    logits = torch.tensor([[0.0, 1.0]]).expand(3, 2)
-    codes, _ = draw(logits, torch.tensor([0.01, 0.01, 0.5]), Policy(), torch.tensor([0.0, 1.0, 100.0]))
-    assert codes.tolist() == [1, 0, 1]
-
-
-def test_a_uniform_next_to_one_draws_a_code_that_can_be():
-    logits = torch.tensor([[0.0, 0.0, -torch.inf]])
-    codes, _ = draw(logits, torch.tensor([1 - 2**-24]), Policy(), torch.ones(1))
-    assert codes.tolist() == [1]
-
-
-@pytest.mark.parametrize("logits", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_scores_that_allow_nothing_are_damaged_weights(logits, temperature):
-    with pytest.raises(CheckpointError, match="damaged"):
-        draw(torch.tensor([logits]), torch.tensor([0.5]), Policy(), torch.tensor([temperature]))
 
 
 COMMITS = [ByConfidence(), ByConfidence(noise=1.0), BySpan(2), AtRandom(), Learned(lambda x: 20 * (x - 0.6), block=4)]
