@@ -165,6 +165,12 @@ def test_later_books_look_no_farther_than_their_band() -> None:
         assert changed == (list(range(N)) if book == 0 else list(range(N - 1 - 2 * 5, N)))
 
 
+@every
+def test_it_speaks_in_half_precision(config: MaskedConfig) -> None:
+    model, asked = backend(config).bfloat16(), utterance([0], config)
+    assert model.generate(asked, {"guidance": 2.0, "rescale": 0.75}).lengths.tolist() == [7]
+
+
 def test_an_untrained_model_knows_nothing() -> None:
     for config in CONFIGS:
         torch.manual_seed(0)

@@ -45,7 +45,7 @@ class TextEncoder(nn.Module):
         """ids [B, L] int64, known [B, L] bool to [B, L, C]; a token that is not known is as if it were padding, and zero."""
         x = self.table(ids)
         if self.placed:
-            x = x + position_table(x.shape[1], x.shape[2], x.device)
+            x = x + position_table(x.shape[1], x.shape[2], x.device).to(x.dtype)
         x = blank(x, known)
         for block in self.blocks:
             x = blank(block(x, known), known)

@@ -158,7 +158,7 @@ class MaskedNetwork(nn.Module):
         whole = bool(real.all())
         where = torch.arange(x.shape[1], device=x.device)[None] if whole else (real.cumsum(1) - 1).clamp(min=0)
         if self.config.positions == "sinusoidal":
-            x = x + self.get_buffer("places")[where]
+            x = x + self.get_buffer("places")[where].to(x.dtype)
         mask = None if whole else real[:, None, None]
         if self.config.reach is not None and bool((book > 0).any()):
             near = (where[:, :, None] - where[:, None]).abs() <= self.config.reach  # [R or 1, N, N]

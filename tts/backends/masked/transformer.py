@@ -60,7 +60,8 @@ class StepTime(nn.Module):
         half = self.first.in_features // 2
         speeds = torch.exp(torch.arange(half, device=t.device).float() * (-math.log(10_000) / max(1, half - 1)))
         angles = t.float()[:, None] * speeds
-        time: Tensor = self.second(F.silu(self.first(torch.cat((angles.sin(), angles.cos()), -1))))
+        waves = torch.cat((angles.sin(), angles.cos()), -1).to(self.first.weight.dtype)
+        time: Tensor = self.second(F.silu(self.first(waves)))
         return time
 
 
