@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tts import registry
 from tts.config import from_mapping
 from tts.duration.autoregressive import join
 from tts.duration.bytes import ByT5Config, ByteDurationConfig, ByteDurations
+from tts.duration.flow import FlowDurationConfig, FlowDurations
 from tts.duration.outside import CallableDuration
 from tts.duration.rules import PromptRate, Ratio
 from tts.errors import CheckpointError, FitError, SettingsError
@@ -25,7 +27,7 @@ from tts.text.phonemes import ByteFrontEnd
 from tts.text.tokens import PHONES
 from tts.train.clips import Prompts, Spoken
 from tts.train.data import Corpus, CorpusWriter, Item, save_alignment
-from tts.train.duration import DurationRecipe, DurationTask, find_durations
+from tts.train.duration import DurationRecipe, DurationTask, find_durations, flow_loss
 from tts.train.loop import LoopConfig, fit
 
 CAT = [PHONES.id(symbol) for symbol in (" ", "ð", "ə", " ", "k", "ˈæ", "t", ".")]
@@ -34,6 +36,7 @@ PACES = (0.7, 1.0, 1.5)  # how long the phones of three speakers last; within wh
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "phones": ("phones", {"total": "sum"}),
     "sentence": ("sentence", {}),
+    "flow": ("flow", {}),
     "autoregressive": ("autoregressive", {}),
     "bytes": ("bytes", {}),
 }
@@ -137,10 +140,44 @@ def test_learned_durations_refuse_tokens_of_another_table(kind: str) -> None:
         untrained(kind).plan(Tokens.of([CAT], "other"), None)
 
 
-@pytest.mark.parametrize("kind", ["sentence", "bytes"])
+@pytest.mark.parametrize("kind", ["sentence", "flow", "bytes"])
 def test_a_predictor_of_totals_begins_as_the_rule(kind: str) -> None:
     ruled = PromptRate(tiny_durations()).plan(tokens(CAT), voice(1.3)).seconds
     torch.testing.assert_close(untrained(kind).plan(tokens(CAT), voice(1.3)).seconds, ruled, rtol=1e-5, atol=0)
+
+
+def test_a_flow_plans_the_quantile_of_the_lengths_that_it_has_learned(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    config = {"dim": 16, "layers": 1, "dropout": 0.0, "vocabulary": len(PHONES), "table": PHONES.identity}
+    own = from_mapping(FlowDurationConfig, {**config, "rule": tiny_durations()})
+    durations = FlowDurations(own)
+    told = durations.features(tokens(*[CAT] * 256), voice(1.0, 256))
+    shares = durations.shares.features(tokens(*[CAT] * 256), voice(1.0, 256))
+    frames = torch.tensor([LASTS] * 256)
+    optimizer = torch.optim.Adam(durations.parameters(), 1e-2)
+    for _ in range(150):  # the same sentence lasts 0.8 to 1.4 times what the rule says
+        factor = 0.8 * (1.4 / 0.8) ** torch.rand(256)
+        batch = {
+            "told": told,
+            "told_shares": shares,
+            "seconds": told["said"].exp() * factor,
+            "frames": frames,
+            "inner": frames > 0,
+        }
+        loss = flow_loss(durations, batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    rule = float(told["said"][0].exp())
+    for quantile, factor in ((0.1, 0.85), (0.5, 1.06), (0.9, 1.32)):
+        durations.config = replace(own, quantile=quantile)
+        assert float(durations.eval().plan(tokens(CAT), voice(1.0)).seconds) == pytest.approx(rule * factor, rel=0.07)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"quantile": 0.0}, {"quantile": 1.0}, {"scale": 0.0}])
+def test_a_flow_of_durations_refuses_what_it_cannot_solve(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="got"):
+        FlowDurationConfig(**wrong)
 
 
 def test_the_sum_of_phones_is_their_mean_not_that_of_logarithms(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "codecs": {"nn"},
     "vocoders": {"nn"},
     "asr": {"nn", "text"},
-    "duration": {"nn"},
+    "duration": {"nn", "decoding"},
     "text": set(),
     "decoding": {"sampling", "nn"},
     "sampling": {"nn"},

@@ -22,6 +22,7 @@ PARTS: dict[str, dict[str, str]] = {
         "prompt-rate": "tts.duration.rules:PromptRate",
         "phones": "tts.duration.phones:PhoneDurations",
         "sentence": "tts.duration.totals:SentenceDurations",
+        "flow": "tts.duration.flow:FlowDurations",
         "autoregressive": "tts.duration.autoregressive:AutoregressiveDurations",
         "bytes": "tts.duration.bytes:ByteDurations",
     },

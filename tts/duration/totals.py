@@ -75,7 +75,7 @@ class TotalDurations(nn.Module, ABC):
         said = self.rule.plan(tokens, prompt).seconds.log().float()
         return {"symbols": symbols, "lengths": lengths, "said": said, **hear(self.rule, tokens, prompt, self.config.frame_rate)}
 
-    def forward(
+    def condition(
         self,
         symbols: Tensor,
         lengths: Tensor,
@@ -85,11 +85,19 @@ class TotalDurations(nn.Module, ABC):
         prompt_frames: Tensor,
         cues: Tensor,
     ) -> Tensor:
-        """symbols [B, N], their lengths [B], said [B]: log seconds by the rule; the rest is of `hear`. Log seconds [B]."""
+        """symbols [B, N], their lengths [B], said [B]: log seconds by the rule; the rest is of `hear`. What is known [B, D]."""
         mask = frame_mask(lengths, symbols.shape[1])
         text = self.pool(self.encode(symbols, mask), mask)  # [B, C]
         voice = self.voice(prompt_ids, prompt_lengths, prompt_frames, cues)
-        return said + self.out(F.gelu(self.hidden(torch.cat([text, voice, said[:, None]], 1))))[:, 0]
+        return F.gelu(self.hidden(torch.cat([text, voice, said[:, None]], 1)))
+
+    def correct(self, condition: Tensor) -> Tensor:
+        """Log of how many times as long as the rule says, [B]."""
+        return self.out(condition)[:, 0]
+
+    def forward(self, said: Tensor, **told: Tensor) -> Tensor:
+        """Log seconds [B]; the arguments are those of `condition`."""
+        return said + self.correct(self.condition(said=said, **told))
 
     @torch.inference_mode()
     def plan(self, tokens: Tokens, prompt: Prompt | None) -> Plan:

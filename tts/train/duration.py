@@ -3,6 +3,7 @@
 phones, total: rule   Huber of log1p(frames), told the clip's own rate: only the phones' shares are used
 phones, total: sum    Poisson likelihood of frames, which is least where the network says their mean
 sentence, bytes       L1 of log seconds, which is least at the median; and the phones' shares as above
+flow                  conditional flow matching of log seconds; and the phones' shares as above
 autoregressive        cross-entropy of each phone's frames, after the prompt's and those before
 """
 
@@ -221,6 +222,26 @@ def total_loss(durations: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     return {"loss": total + shares, "total": total, "shares": shares}
 
 
+def flow_loss(durations: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of FlowDurations: how far its velocity is from that of the straight path, noise to length; and the phones' shares.
+
+    While it is validated each row has its own fixed point of that path.
+    """
+    told = batch["told"]
+    end = durations.residual(batch["seconds"].float(), told["said"])
+    B = len(end)
+    if durations.training:
+        start, t = torch.randn(B, device=end.device), torch.rand(B, device=end.device)
+    else:
+        even = (torch.arange(B, dtype=torch.float64) + 0.5) / B
+        start = torch.special.ndtri((even * 0.618034 * B) % 1).to(end)  # of a golden ratio apart, so not in step with the times
+        t = even.to(end)
+    guess = durations.velocity(start + t * (end - start), t, durations.condition(**told)).float()
+    flow = (guess - (end - start)).square().mean()
+    shares = share_loss(durations.shares(**batch["told_shares"]), batch)
+    return {"loss": flow + shares, "flow": flow, "shares": shares}
+
+
 def class_loss(durations: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Of AutoregressiveDurations: phones of the prompt count as those of the text do."""
     told, config = batch["told"], durations.config
@@ -240,6 +261,7 @@ def class_loss(durations: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 LOSSES: dict[str, Callable[[Any, Mapping[str, Any]], dict[str, Tensor]]] = {
     "phones": phone_loss,
     "sentence": total_loss,
+    "flow": flow_loss,
     "bytes": total_loss,
     "autoregressive": class_loss,
 }
