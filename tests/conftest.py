@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from tts import registry
+from tts.audio import MelRecipe
 from tts.config import load_config
+from tts.text.tokens import PHONES
 
 ROOT = Path(__file__).parent.parent
 RATE = 16_000
+TOY_MEL = MelRecipe(bands=4)
 
 
 def tiny_durations():
     """80 ms for each phone, 50 ms for each boundary."""
     from tts.duration.rules import RuleConfig
-    from tts.text.tokens import PHONES
 
     boundaries = tuple(i for i in range(len(PHONES)) if PHONES.is_boundary(i))
     seconds = tuple(0.05 if i in boundaries else 0.08 for i in range(len(PHONES)))
@@ -71,3 +73,33 @@ def recording(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("recordings") / "me.wav"
     soundfile.write(path, speech(3.0), RATE)
     return path
+
+
+def toy_corpus(folder: Path, clips: int = 6, score: float = -1.0):
+    """Aligned clips of two speakers, 20 frames each or more; the mel of every frame is the id of its phone, four times."""
+    from tts.train.data import Corpus, CorpusWriter, Item, save_alignment
+
+    stressed = PHONES.id("ˈæ")
+    rows, frames = [], []
+    tables = {"symbols": list(PHONES.symbols), "table": PHONES.identity, "mel": TOY_MEL.spec.flavour}
+    with CorpusWriter(folder, tables) as writer:
+        for i in range(clips):
+            ids, lasts = [1, stressed, 80 + i, 7], [3, 10 + 2 * i + i % 2, 0, 7]
+            T = sum(lasts)
+            mel = torch.repeat_interleave(torch.tensor(ids), torch.tensor(lasts)).float().expand(4, T)
+            writer.add(Item(f"{i}", f"speaker {i % 2}", "toy", "F", "en-us", T / 50, "x", T, 0, tuple(ids)), mel)
+            rows.append(ids)
+            frames.append(lasts)
+    save_alignment(folder, rows, frames, [score] * clips)
+    return Corpus(folder, audio=False)
+
+
+def toy_codec():
+    """A codec of such mels, with random weights: two books of eight codes."""
+    from tts.codecs.autoencoder import MelCodec, MelCodecConfig
+    from tts.codecs.rvq import RVQConfig
+
+    torch.manual_seed(0)
+    sizes = {"dim": 16, "hidden": 16, "encoder_layers": (1, 1), "decoder_layers": (1, 1)}
+    rvq = RVQConfig(dim=16, codebooks=2, size=8, code_dim=4, warmup=2)
+    return MelCodec(MelCodecConfig(mel=TOY_MEL, **sizes, rvq=rvq, mel_mean=60.0, mel_std=40.0)).eval()

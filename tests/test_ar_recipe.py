@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tts.codecs.autoencoder import MelCodec, MelCodecConfig
-from tts.codecs.rvq import RVQConfig
+from conftest import TOY_MEL, toy_codec, toy_corpus
+from tts.codecs.autoencoder import MelCodec
 
-from tts.audio import MelRecipe
 from tts.backends.ar.config import ARConfig
 from tts.backends.ar.draw import ARDrawConfig
 from tts.errors import SettingsError
@@ -17,10 +16,9 @@ from tts.text.tokens import PHONES
 from tts.train import codes
 from tts.train.ar import ARRecipe, ARTask
 from tts.train.codes import code_clips, code_frames
-from tts.train.data import Corpus, CorpusWriter, Item, save_alignment
+from tts.train.data import Corpus
 from tts.train.loop import LoopConfig, fit
 
-MEL = MelRecipe(bands=4)
 TINY = ARConfig(dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4, dropout=0.0)
 STRESSED, PLAIN = PHONES.id("ˈæ"), PHONES.id("æ")
 RECIPE = ARRecipe(model=TINY, budget_frames=200, valid_items=2, codec="tiny")
@@ -30,30 +28,14 @@ STILL = ARDrawConfig(drop_prompt=0.0, drop_all=0.0, hide_prompt_phones=0.0, mask
 @pytest.fixture(autouse=True)
 def codec(monkeypatch) -> MelCodec:
     """Two books of eight codes over four bands, in place of every codec that a recipe names."""
-    torch.manual_seed(0)
-    rvq = RVQConfig(dim=16, codebooks=2, size=8, code_dim=4, warmup=2)
-    config = MelCodecConfig(mel=MEL, dim=16, hidden=16, encoder_layers=(1, 1), decoder_layers=(1, 1), rvq=rvq)
-    made = MelCodec(replace(config, mel_mean=60.0, mel_std=40.0)).eval()
+    made = toy_codec()
     monkeypatch.setattr(codes, "find_part", lambda role, kind, source: made)
     return made
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Six clips of two speakers, 20 to 31 frames each; the mel of every frame is the id of its phone."""
-    folder = tmp_path_factory.mktemp("ar") / "toy"
-    tables = {"symbols": list(PHONES.symbols), "table": PHONES.identity, "mel": MEL.spec.flavour}
-    rows, frames = [], []
-    with CorpusWriter(folder, tables) as writer:
-        for i in range(6):
-            ids, lasts = [1, STRESSED, 80 + i, 7], [3, 10 + 2 * i + i % 2, 0, 7]
-            T = sum(lasts)
-            mel = torch.repeat_interleave(torch.tensor(ids), torch.tensor(lasts)).float().expand(4, T)
-            writer.add(Item(f"{i}", f"speaker {i % 2}", "toy", "F", "en-us", T / 50, "x", T, 0, tuple(ids)), mel)
-            rows.append(ids)
-            frames.append(lasts)
-    save_alignment(folder, rows, frames, [-1.0] * 6)
-    return Corpus(folder, audio=False)
+    return toy_corpus(tmp_path_factory.mktemp("ar") / "toy")
 
 
 def test_rows_hold_the_codes_of_their_clips_and_tokens_lie_on_them(toy, codec):
@@ -62,7 +44,9 @@ def test_rows_hold_the_codes_of_their_clips_and_tokens_lie_on_them(toy, codec):
     for step in range(6):
         batch, rows = task.batch(step), task.rows.at(step)
         for b, row in enumerate(rows):
-            alone = [codec.encode_frames(Frames(toy.mel(i)[None], torch.tensor([toy.item(i).frames]), MEL.spec)) for i in row]
+            alone = [
+                codec.encode_frames(Frames(toy.mel(i)[None], torch.tensor([toy.item(i).frames]), TOY_MEL.spec)) for i in row
+            ]
             codes = torch.cat([one.data[0] for one in alone], 1)
             T = codes.shape[1]
             assert int(batch["lengths"][b]) == T == int(batch["token_frames"][b].sum())
@@ -149,7 +133,7 @@ def test_the_model_is_that_of_the_corpus_and_the_codec(toy, codec):
 
 
 def test_a_corpus_of_another_mel_is_refused(toy, codec, tmp_path, monkeypatch):
-    other = MelCodec(replace(codec.config, mel=MelRecipe(bands=5)))
+    other = MelCodec(replace(codec.config, mel=replace(TOY_MEL, bands=5)))
     monkeypatch.setattr(codes, "find_part", lambda *_: other)
     with pytest.raises(SettingsError, match="another mel than the codec"):
         ARTask(RECIPE, toy, toy)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tts.codecs.autoencoder import MelCodec, MelCodecConfig
-from tts.codecs.rvq import RVQConfig
+from conftest import toy_codec, toy_corpus
+from tts.codecs.autoencoder import MelCodec
 
-from tts.audio import MelRecipe
 from tts.backends.masked.config import MaskedConfig
 from tts.backends.masked.draw import MaskedDrawConfig
 from tts.backends.masked.model import MaskedBackend
@@ -18,12 +17,11 @@ from tts.text.tokens import PHONES
 from tts.train import codes
 from tts.train import filter as recipe_of_filter
 from tts.train.assemble import find_part, note_configs
-from tts.train.data import Corpus, CorpusWriter, Item, save_alignment
+from tts.train.data import Corpus
 from tts.train.filter import FilterRecipe, FilterTask
 from tts.train.loop import LoopConfig, fit
 from tts.train.masked import MaskedBackendTask, MaskedRecipe
 
-MEL = MelRecipe(bands=4)
 TINY = MaskedConfig(dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4)
 STRESSED, PLAIN = PHONES.id("ˈæ"), PHONES.id("æ")
 MASKGCT = MaskedRecipe(model=TINY, budget_frames=200, valid_items=2, codec="tiny")
@@ -34,10 +32,7 @@ LAYOUTS = pytest.mark.parametrize("recipe", [MASKGCT, MAGNET], ids=["maskgct", "
 @pytest.fixture(autouse=True)
 def codec(monkeypatch) -> MelCodec:
     """Two books of eight codes over four bands, in place of every codec that a recipe names."""
-    torch.manual_seed(0)
-    rvq = RVQConfig(dim=16, codebooks=2, size=8, code_dim=4, warmup=2)
-    config = MelCodecConfig(mel=MEL, dim=16, hidden=16, encoder_layers=(1, 1), decoder_layers=(1, 1), rvq=rvq)
-    made = MelCodec(replace(config, mel_mean=60.0, mel_std=40.0)).eval()
+    made = toy_codec()
     for module in (codes, recipe_of_filter):
         find = module.find_part
         monkeypatch.setattr(module, "find_part", lambda role, *rest, f=find: made if role == "codec" else f(role, *rest))
@@ -46,19 +41,7 @@ def codec(monkeypatch) -> MelCodec:
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """Six clips of two speakers, 20 to 31 frames each; the mel of every frame is the id of its phone."""
-    folder = tmp_path_factory.mktemp("masked") / "toy"
-    rows, frames = [], []
-    with CorpusWriter(folder, {"symbols": list(PHONES.symbols), "table": PHONES.identity, "mel": MEL.spec.flavour}) as writer:
-        for i in range(6):
-            ids, lasts = [1, STRESSED, 80 + i, 7], [3, 10 + 2 * i + i % 2, 0, 7]
-            T = sum(lasts)
-            mel = torch.repeat_interleave(torch.tensor(ids), torch.tensor(lasts)).float().expand(4, T)
-            writer.add(Item(f"{i}", f"speaker {i % 2}", "toy", "F", "en-us", T / 50, "x", T, 0, tuple(ids)), mel)
-            rows.append(ids)
-            frames.append(lasts)
-    save_alignment(folder, rows, frames, [-1.0] * 6)
-    return Corpus(folder, audio=False)
+    return toy_corpus(tmp_path_factory.mktemp("masked") / "toy")
 
 
 @LAYOUTS
