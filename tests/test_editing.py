@@ -15,7 +15,7 @@ from tts.audio import MelRecipe
 from tts.cli import app
 from tts.editing import Change, Heard, Hole, find_changes, splice
 from tts.errors import FitError, LanguageError, PromptError, SettingsError, TextError
-from tts.frames import Frames, Plan, Tokens, Utterance
+from tts.frames import Frames, Plan, Tokens, Utterance, Wave
 from tts.result import Edit
 from tts.sampling.philox import derive
 from tts.script import Line
@@ -318,3 +318,53 @@ def test_the_command_writes_a_file_whose_other_samples_are_those_of_the_first(ti
     same = np.flatnonzero(before[: len(after)] != after[: len(before)])
     assert same[0] > 3000  # until the first cross-fade
     assert np.array_equal(before[-RATE:], after[-RATE:])
+
+
+# --------------------------------------------------------------------------------------------------------------- codes
+
+
+@pytest.fixture(scope="module")
+def coded(tiny):
+    """The tiny system with a masked backend of random weights, whose codes are two mel frames long."""
+    from tts.backends.masked.config import MaskedConfig
+    from tts.backends.masked.model import MaskedBackend
+
+    spec = tiny.parts.codec.emits
+    own = {"codebooks": spec.width, "size": spec.sizes[0], "rate": spec.rate, "flavour": spec.flavour}
+    torch.manual_seed(0)
+    config = MaskedConfig(
+        vocabulary=len(PHONES), table=PHONES.identity, dim=16, depth=1, heads=2, head_dim=8, code_dim=4, **own
+    )
+    synthesizer = tiny.trying(1)
+    synthesizer.parts = replace(tiny.parts, backends={"masked": MaskedBackend(config).eval()})
+    return synthesizer
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "The dog sat on the mat, and it was happy.",
+        "The cat sat on the mat, and was happy.",
+        "The cat sat on the mat, and it was so happy now.",
+    ],
+)
+@pytest.mark.parametrize("seconds", [4.0, 4.03])
+def test_a_backend_of_codes_edits_too_and_keeps_samples_as_they_are(coded, after, seconds, monkeypatch):
+    asked = []
+    backend = coded.parts.backends["masked"]
+    generate = backend.generate
+    monkeypatch.setattr(
+        backend, "generate", lambda utterance, settings: asked.append(utterance) or generate(utterance, settings)
+    )
+    samples = speech(seconds)
+    audio = edit(coded, (samples, RATE), after, backend="masked", settings={"steps": 1})
+    old_end = new_end = 0
+    for told in (*audio.report.edits, Edit((len(samples),) * 2, (len(audio.samples),) * 2)):
+        assert np.array_equal(audio.samples[new_end : told.new[0]], samples[old_end : told.old[0]])
+        (_, old_end), (_, new_end) = told.old, told.new
+    own = coded.parts.codec.encode_frames(coded.parts.encoder.encode(Wave.of(torch.from_numpy(samples), RATE)))
+    for utterance in asked:
+        codes, keep = utterance.context.data, utterance.keep
+        assert codes.shape[2] == keep.shape[1] == int(utterance.plan.frames(backend.emits.rate))
+        assert int(utterance.plan.token_frames(backend.emits.rate).sum()) == keep.shape[1]
+        assert codes.shape[:2] == own.data.shape[:2] and not codes[:, :, ~keep[0]].any()
