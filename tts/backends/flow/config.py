@@ -85,15 +85,15 @@ class FlowSettings:
     """How to speak.
 
     steps: of the solver; 5, 6, 7, 10, 12 and 16 use the pruned grids of EPSS, others a uniform one. sway in [-1, 1]: below 0
-    the early steps are smaller. guidance: u + guidance * (c - u), 1 is unguided (F5-TTS's default of 2 is 3 here).
+    the early steps are smaller. guidance: u + guidance * (c - u), 1 is unguided (F5-TTS's default of 2 would be 3 here).
     temperature: of the noise at the start; below 1 the voice is calmer and clearer, and one seed more like another
     (Grad-TTS, arXiv:2105.06337, section 3.4).
     """
 
-    steps: int = 16
+    steps: int = 7
     solver: str = "euler"
     sway: float = -1.0
-    guidance: float = 3.0
+    guidance: float = 2.5
     temperature: float = 0.7
 
     def __post_init__(self) -> None:
