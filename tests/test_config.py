@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field, make_dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -85,6 +85,13 @@ def test_a_mistake_is_named_with_its_place(read, mapping, said):
     assert all(part in str(caught.value) for part in said), str(caught.value)
 
 
+def test_a_wrong_type_is_named_in_plain_words():
+    for kind, words in ((float, "a number"), (int, "a whole number"), (bool, "true or false"), (float | None, "a number")):
+        holder = make_dataclass("Holder", [("x", kind, 1)], frozen=True)
+        with pytest.raises(SettingsError, match=f"x must be {words}, got 'abc'"):
+            from_mapping(holder, {"x": "abc"})
+
+
 def test_a_mistaken_override_is_named_with_its_place():
     with pytest.raises(SettingsError, match=r"inner\.dimm.*'dim'"):
         load_config(Outer, None, ["inner.dimm=3"])
@@ -109,6 +116,12 @@ def test_a_file_that_is_no_config_is_refused(tmp_path, content):
         path.write_text(content)
     with pytest.raises(SettingsError, match=r"c\.yaml"):
         load_config(Outer, path)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_config_that_is_not_there_is_told_so(tmp_path, suffix):
+    with pytest.raises(SettingsError, match=rf"c\.{suffix} does not exist; give a {suffix.upper()} file$"):
+        load_config(Outer, tmp_path / f"c.{suffix}")
 
 
 def test_from_mapping_works_without_omegaconf():

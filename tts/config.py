@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from tts.errors import MissingPackageError, SettingsError, nearest
 
 T = TypeVar("T")
+WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
 
 
 def load_config(
@@ -55,6 +56,8 @@ def load_config(
         values = cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
     except OmegaConfBaseException as error:
         raise SettingsError(f"{name}: {str(error).splitlines()[0]}") from error
+    except FileNotFoundError as error:
+        raise SettingsError(f"{name} does not exist; give a YAML file") from error
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name} cannot be read as YAML: {' '.join(str(error).split())}") from error
     return from_mapping(cls, values)
@@ -93,6 +96,8 @@ def to_json(config: Any) -> str:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError(f"{path} does not exist; give a JSON file") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or not JSON
         raise SettingsError(f"{path} cannot be read as JSON: {error}") from error
 
@@ -140,4 +145,5 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
     if kind in (bool, int, str) and type(value) is kind:
         return value
     name = kind.__name__ if isinstance(kind, type) and not inner else str(kind).replace("typing.", "")
+    name = " or ".join(map(repr, inner)) if origin is Literal else WORDS.get(kind, name)
     raise SettingsError(f"{place} must be {name}, got {value!r}")
