@@ -112,6 +112,12 @@ def test_numbers_that_cannot_be_met_are_refused(tiny, options):
         say(tiny, "One and two.", **options)
 
 
+def test_every_wrong_speed_is_told_the_same_range(tiny):
+    for speed in (0, 0.1, 9.0, -1, "fast", True, float("nan")):
+        with pytest.raises(SettingsError, match=r"speed must be a number from 0\.2 to 5 "):
+            say(tiny, "One and two.", speed=speed)
+
+
 # ------------------------------------------------------------------------------------------------------------- check
 
 
@@ -250,7 +256,7 @@ def test_every_part_of_the_shipped_configs_is_in_the_registry():
 
 
 def test_an_unknown_device_is_refused(tiny_folder):
-    with pytest.raises(SettingsError, match="'tpu9'"):
+    with pytest.raises(SettingsError, match=r"^the device 'tpu9' cannot be used here; give cpu, or cuda with an NVIDIA GPU$"):
         Synthesizer.from_pretrained(tiny_folder, device="tpu9")
 
 

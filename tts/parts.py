@@ -81,7 +81,7 @@ def find_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # AssertionError: a torch without CUDA
-        raise SettingsError(f"the device {name!r} cannot be used ({str(error).splitlines()[0]}); use 'cpu'") from error
+        raise SettingsError(f"the device {str(name)!r} cannot be used here; give cpu, or cuda with an NVIDIA GPU") from error
     return device
 
 

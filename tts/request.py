@@ -13,7 +13,7 @@ from tts.errors import LanguageError, SettingsError, TextError, nearest
 from tts.frames import Plan, Prompt, Request
 from tts.interfaces import Backend
 from tts.parts import Parts
-from tts.script import Line, Script
+from tts.script import Line, Script, check_speed
 from tts.text.phonemes import espeak_language
 
 
@@ -96,8 +96,7 @@ def check_request(request: Request) -> None:
         raise SettingsError(f"backend and language are names, got {request.backend!r} and {request.language!r}")
     if isinstance(request.seed, bool) or not isinstance(request.seed, int) or not 0 <= request.seed < 2**63:
         raise SettingsError(f"seed must be a whole number in 0..2**63-1, got {request.seed!r}")
-    if not is_number(request.speed):
-        raise SettingsError(f"speed must be a positive number, got {request.speed!r}")
+    check_speed(request.speed)
     if request.seconds is not None and not is_number(request.seconds):
         raise SettingsError(f"seconds must be a positive number, got {request.seconds!r}")
     if request.seconds is not None and request.speed != 1.0:

@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,13 +78,12 @@ def plan_script(
     """
     lines = [part for part in script if isinstance(part, Line)]
     plans = [duration.plan(Tokens.of([line.ids], duration.table), voice) for line in lines]
-    slowest, fastest = PACE
     if seconds is None:
-        if not slowest <= speed <= fastest:
-            raise SettingsError(f"speed must be within {slowest:g} to {fastest:g} (1 is the voice's own), got {speed:g}")
+        check_speed(speed)
         return [paced(plan, speed) for plan in plans]
     silence = sum(part.seconds for part in script if isinstance(part, Pause)) + GAP_SECONDS * sum(gaps(script))
     planned = sum(float(plan.seconds) for plan in plans)
+    slowest, fastest = PACE
     least, most = planned / fastest + silence, planned / slowest + silence
     least, most = math.ceil(100 * least) / 100, math.floor(100 * most) / 100  # so that what the message offers is accepted
     if not least <= seconds <= most:
@@ -92,6 +92,13 @@ def plan_script(
     shares = torch.cat([plan.seconds for plan in plans]).cumsum(0) * ((seconds - silence) / planned)
     ends = (shares * rate).round() / rate
     return [lasting(plan, own) for plan, own in zip(plans, torch.diff(ends, prepend=ends.new_zeros(1)).split(1), strict=True)]
+
+
+def check_speed(speed: Any) -> None:
+    """Raise SettingsError for a speed that is none, or outside PACE."""
+    slowest, fastest = PACE
+    if isinstance(speed, bool) or not isinstance(speed, int | float) or not slowest <= speed <= fastest:
+        raise SettingsError(f"speed must be a number from {slowest:g} to {fastest:g} (1 is the voice's own), got {speed!r}")
 
 
 def gaps(script: Script) -> list[bool]:
