@@ -243,11 +243,11 @@ def test_the_report_says_what_is_new(tiny, recording, tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "error", "says"),
     [
-        (BEFORE, "Quite something else.", TextError, "no word of text_before"),
-        (BEFORE, "", TextError, "text_after"),
-        ("", BEFORE, TextError, "text_before"),
-        (5, BEFORE, TextError, "text_before is a string, got int"),
-        (BEFORE, None, TextError, "text_after is a string"),
+        (BEFORE, "Quite something else.", TextError, "no word of the text before stays in the text after"),
+        (BEFORE, "", TextError, "the text after: there is nothing to say in an empty text"),
+        ("", BEFORE, TextError, "the text before: there is nothing to say in an empty text"),
+        (5, BEFORE, TextError, "the text before is a string, got int"),
+        (BEFORE, None, TextError, "the text after is a string"),
         (BEFORE, "The cat [pause:0.5] sat on the mat, and it was happy.", TextError, "comma"),
         ("The cat sat. " * 20, "The dog sat. " * 20, TextError, "does not seem to be what is said"),  # too short for so much
         (BEFORE, "The " + "very " * 60 + "big cat sat on the mat, and it was happy.", TextError, "several steps"),

@@ -32,6 +32,7 @@ from tts.recording import load
 from tts.request import Manner
 from tts.result import Edit, Sentence
 from tts.script import Line
+from tts.text.chunk import chunk
 from tts.text.tokens import PHONES, SymbolTable
 from tts.tries import say
 
@@ -96,8 +97,8 @@ def edit(parts: Parts, recording: Any, text_before: Any, text_after: Any, manner
     """Edit a recording; words and errors are those of `Synthesizer.edit`. manner.voice is not looked at."""
     # 1. hear the recording, in the words of its text
     with clock("text"):
-        before = _tokens(parts, "text_before", text_before, manner.language)
-        after = _tokens(parts, "text_after", text_after, manner.language)
+        before = _tokens(parts, "the text before", text_before, manner.language)
+        after = _tokens(parts, "the text after", text_after, manner.language)
     with clock("prompt"):
         samples, rate, warnings = load(recording)
         own_rate = parts.vocoder.sample_rate
@@ -131,7 +132,9 @@ def hear(parts: Parts, wave: Wave, tokens: list[int]) -> Heard:
     rate = float(mel.spec.rate)
     found = align(log_probs, tokens, rate)
     if found is None or float(log_probs.max(1).values.mean()) - found.score > MISFIT:
-        raise TextError("text_before does not seem to be what is said in the recording; give all of its words, and no others")
+        raise TextError(
+            "the text before does not seem to be what is said in the recording; give all of its words, and no others"
+        )
     return Heard(mel, with_commas(tokens, found.frames, rate), found.frames)
 
 
@@ -147,7 +150,7 @@ def find_changes(before: Sequence[int], after: Sequence[int], table: SymbolTable
     pairs: list[tuple[Range, Range]] = []  # of words
     matcher = SequenceMatcher(None, old_words, new_words, autojunk=False)
     if not matcher.find_longest_match().size:
-        raise TextError("no word of text_before stays in text_after; let `synthesize` say it, with the recording as its prompt")
+        raise TextError("no word of the text before stays in the text after; synthesize it, with the recording as the prompt")
     for kind, i1, i2, j1, j2 in matcher.get_opcodes():
         if kind != "equal":
             pairs.append(((i1, i2), (j1, j2)))
@@ -204,6 +207,7 @@ def _tokens(parts: Parts, name: str, text: Any, language: str) -> list[int]:
     if not isinstance(text, str):
         raise TextError(f"{name} is a string, got {type(text).__name__}")
     try:
+        chunk(text)  # so that it is refused in the same words as where all is new
         tokens = parts.front_end.encode(text, language)
     except TextError as error:
         raise TextError(f"{name}: {error}") from error
