@@ -85,6 +85,13 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(say, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.wav"]
 
 
+def test_a_wrong_number_is_refused_before_the_weights_are_loaded(mynah, tmp_path, monkeypatch):
+    monkeypatch.setattr("tts.pipeline.Synthesizer.from_pretrained", None)
+    for words, says in ((("--speed", 0), "speed must be a number from 0.2 to 5"), (("--seed", -1), "seed must be")):
+        code, _, complained = mynah("say", "Hi.", "--out", tmp_path / "a.wav", *words)
+        assert code == 2 and says in complained
+
+
 def test_a_system_that_is_not_there_is_one_sentence(mynah, tmp_path):
     code, _, complained = mynah("say", "Hi.", "--system", "base-xx", "--out", tmp_path / "a.wav")
     assert code == 2 and "there is no system 'base-xx'" in complained
@@ -191,6 +198,33 @@ def test_train_names_a_wrong_key(mynah, tmp_path):
     assert code == 2 and "did you mean 'steps'?" in complained
 
 
+def test_train_says_what_can_be_trained_and_by_what(mynah):
+    for words, says in (
+        (("nonsense",), "unknown recipe 'nonsense'; choose one of asr, duration,"),
+        (("asr",), "give a config to train asr by, such as configs/train/asr.yaml"),
+        (("asr", "missing.yaml"), "missing.yaml does not exist; give a YAML file"),
+    ):
+        code, _, complained = mynah("train", *words)
+        assert code == 2 and complained.startswith(f"mynah: {says}") and complained.count("\n") == 1
+
+
+def test_eval_names_the_options_that_do_not_fit_and_no_others(mynah, tmp_path):
+    for words, says in (
+        (("--copies",), "say what to copy: --protocol FILE, a TSV of recordings"),
+        (("--hard", "--copies"), "--copies speaks nothing, so it goes without --hard"),
+        (
+            ("--copies", "--set", "steps=2", "--prompt-snr", 0),
+            "--copies speaks nothing, so it goes without --set and --prompt-snr",
+        ),
+        (("--hard", "--n-codebooks", 4), "--n-codebooks is for --copies; give both or neither"),
+        (("--hard", "--protocol", "a", "--protocol", "b"), "--hard takes one --protocol, got 2"),
+        (("--hard", "--tries", 0), "--tries must be 1 or more, got 0"),
+        (("--hard", "--tries", 2, "--rerank", 1), "--rerank must be 2 or more, got 1"),
+    ):
+        code, _, complained = mynah("eval", "--out", tmp_path / "e", *words)
+        assert code == 2 and complained == f"mynah: {says}\n"
+
+
 def test_eval_hands_over_the_system_with_its_own_ears(mynah, tiny_folder, tmp_path, monkeypatch):
     asked = {}
 
@@ -221,6 +255,3 @@ def test_eval_of_copies_hands_over_the_parts_and_speaks_nothing(mynah, tiny_fold
     code, _, complained = mynah(*words, "--copies", "--n-codebooks", 0, "--n-codebooks", 4)
     assert code == 0, complained
     assert asked == {"rate": 16_000, "ids": ["one"], "K": 8, "n": [0, 4]}
-    for wrong in (("--copies", "--set", "steps=2"), ("--n-codebooks", 4)):
-        code, _, complained = mynah(*words, *wrong)
-        assert code == 2 and "--copies, which speaks nothing" in complained

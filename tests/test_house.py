@@ -19,7 +19,7 @@ MODELS = {"sampling", "decoding", "nn"}
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
     "serve": {"api", "pipeline", "result"},
-    "cli": {"__init__", "api", "pipeline", "checkpoint", "weights", "train", "eval"},  # the last two: see LAZILY
+    "cli": {"__init__", "api", "pipeline", "request", "checkpoint", "weights", "train", "eval"},  # the last two: see LAZILY
     "eval": {"api", "pipeline", "reconstruction", "result", "text", "asr", "weights"},
     "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"}
     | MODELS,

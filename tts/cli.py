@@ -68,9 +68,11 @@ def say(
     said = _standard_input() if text == "-" else text
     from tts.frames import Request
     from tts.pipeline import Synthesizer
+    from tts.request import check_request
 
     voice = prompt[0] if prompt and len(prompt) == 1 else prompt
     request = Request(said, voice, prompt_text, backend, seed, speed, seconds, language, check, chosen)
+    check_request(request)  # before the weights are loaded
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
         synthesizer = Synthesizer.from_pretrained(system, device)
@@ -208,7 +210,7 @@ def train(
     what: Annotated[
         str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend, ar, masked or filter.")
     ],
-    config: Annotated[Path, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")],
+    config: Annotated[Path | None, typer.Argument(help="A YAML file with loop, recipe, train, valid and out.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Train a part on prepared corpora; a run that was stopped goes on."""

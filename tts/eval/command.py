@@ -37,18 +37,22 @@ def evaluate(
     prompt_snr: float | None = None,
 ) -> list[Table]:
     """Run one evaluation of a system, as the words of the command line say, and give its tables. Raises SettingsError."""
-    spoken = bool(settings or tries or rerank or hard or pages or prompt_snr is not None)
-    if (spoken and copies) or (n_codebooks and not copies):
-        speaking = "--set, --tries, --rerank, --hard, --pages and --prompt-snr are for speaking"
-        raise SettingsError(f"{speaking} and --n-codebooks for --copies, which speaks nothing; give one or the other")
+    speaking = {"--set": settings, "--tries": tries, "--rerank": rerank, "--hard": hard, "--pages": pages}
+    spoken = [name for name, given in speaking.items() if given] + ["--prompt-snr"] * (prompt_snr is not None)
+    if copies and spoken:
+        raise SettingsError(f"--copies speaks nothing, so it goes without {' and '.join(spoken)}")
+    if n_codebooks and not copies:
+        raise SettingsError("--n-codebooks is for --copies; give both or neither")
+    if copies and not protocols:
+        raise SettingsError("say what to copy: --protocol FILE, a TSV of recordings")
     if not protocols and not hard:
         raise SettingsError("say what to speak: --protocol FILE, or --hard")
     if len(protocols) > 1 and (copies or hard):
-        raise SettingsError("--copies and --hard take one --protocol")
-    if any(count < 1 for count in tries) or any(count < 2 for count in rerank) or pages < 0:
-        raise SettingsError(
-            f"--tries is 1 or more, --rerank 2 or more, --pages 0 or more; got {[*tries]}, {[*rerank]}, {pages}"
-        )
+        raise SettingsError(f"{'--copies' if copies else '--hard'} takes one --protocol, got {len(protocols)}")
+    least = [("--tries", 1, tries), ("--rerank", 2, rerank), ("--pages", 0, [pages])]
+    wrong = [f"{name} must be {low} or more, got {n}" for name, low, counts in least for n in counts if n < low]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
     synthesizer = Synthesizer.from_pretrained(system)
     parts = synthesizer.parts
     ears = PhoneEars(parts.recognizer, parts.front_end, parts.encoder)

@@ -154,7 +154,7 @@ TRAININGS: dict[str, Any] = {
 }
 
 
-def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ()) -> Path:
+def train(what: str, config: str | PathLike[str] | None, overrides: Sequence[str] = ()) -> Path:
     """Train, or go on where an earlier run of the same folder stopped; returns the run's folder.
 
     Args:
@@ -165,6 +165,8 @@ def train(what: str, config: str | PathLike[str], overrides: Sequence[str] = ())
     """
     if what not in TRAININGS:
         raise SettingsError(f"unknown recipe {what!r}{nearest(what, list(TRAININGS))}; choose one of {', '.join(TRAININGS)}")
+    if config is None:
+        raise SettingsError(f"give a config to train {what} by, such as configs/train/{what}.yaml")
     training = load_config(TRAININGS[what], config, overrides)
     task = training.task()
     if training.start is not None and newest_checkpoint(training.out) is None:
