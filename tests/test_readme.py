@@ -80,12 +80,14 @@ def test_the_six_lines_run(tmp_path, monkeypatch, capsys):
 
     from tts import synthesize
 
-    (lines,) = blocks("python")
+    lines, streamed = blocks("python")
     assert len(re.findall(r"^.+$", lines, re.MULTILINE)) == 6
     monkeypatch.chdir(tmp_path)
     synthesize("The cat sat on the mat and looked at me.").save("me.wav")
     names: dict[str, object] = {}
     exec(compile(lines, "README.md", "exec"), names)
+    exec(compile(streamed, "README.md", "exec"), names)
+    assert np.asarray(names["chunk"]).dtype == np.float32
     assert float(capsys.readouterr().out.split()[0]) > 0.5
     for path in (tmp_path / "hello.wav", tmp_path / "again.wav"):
         samples, rate = soundfile.read(path)
