@@ -173,7 +173,7 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     codec = train("codec", "codec.yaml")
     vocoder = train("vocoder", "vocoder.yaml")
     flow = train("backend", "flow.yaml", "loop.steps=2", "recipe.min_score=-99")
-    duration = train("duration", "duration.yaml", "recipe.min_score=-99")
+    duration = train("duration", "duration.yaml", "recipe.min_score=-99", "recipe.type=autoregressive")
     system = ROOT / "configs/base-en.yaml"
     runs = [f"recognizer={asr}", f"codec={codec}", f"vocoder={vocoder}", f"backend.flow={flow}", f"duration={duration}"]
     code, _, complained = mynah("assemble", system, tmp_path / "system", *runs[1:-1])
@@ -186,7 +186,7 @@ def test_from_recordings_to_a_system(mynah, tmp_path, tiny_folder):
     assert code == 0 and "2 codebooks, 0.15 kbit/s" in told, complained
     runs = runs[:-1]  # and with the rule that needs no training
     ruled = tmp_path / "ruled.yaml"
-    ruled.write_text(system.read_text().replace("type: phones}\n  backend", "type: prompt-rate}\n  backend"))
+    ruled.write_text(system.read_text().replace("type: autoregressive}\n  backend", "type: prompt-rate}\n  backend"))
     assert mynah("assemble", ruled, tmp_path / "system", *runs, "--durations", corpus, "--phone-lm", corpus)[0] == 0
     assert (tmp_path / "system" / "phone_lm.safetensors").is_file()
     assert mynah("say", "One and two.", *words)[0] == 0
