@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,22 +40,17 @@ class PhoneLm:
     def __init__(self, grams: Tensor, values: Tensor, order: int, table: str) -> None:
         self.grams, self.values, self.order, self.table = grams, values, order, table
         self._rows = dict(zip(grams.tolist(), values.float().tolist(), strict=True))
-        self._known: dict[tuple[tuple[int, ...], int], float] = {}
 
     def log_prob(self, history: tuple[int, ...], phone: int) -> float:
         """The log-probability that `phone` follows `history`, whose last order - 1 phones count."""
         history = history[max(0, len(history) - self.order + 1) :]
-        key = (history, phone)
-        if key not in self._known:
-            row = self._rows.get(_packed((*history, phone)))
-            if row is not None:
-                self._known[key] = row[0]
-            elif not history:
-                self._known[key] = NOTHING
-            else:
-                follows = self._rows.get(_packed(history))
-                self._known[key] = (follows[1] if follows is not None else 0.0) + self.log_prob(history[1:], phone)
-        return self._known[key]
+        row = self._rows.get(_packed((*history, phone)))
+        if row is not None:
+            return row[0]
+        if not history:
+            return NOTHING
+        follows = self._rows.get(_packed(history))
+        return (follows[1] if follows is not None else 0.0) + self.log_prob(history[1:], phone)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file. Raises OutputError."""
@@ -160,6 +156,7 @@ def beam(log_probs: Tensor, lm: PhoneLm, weight: float, bonus: float, width: int
     Each prefix keeps the log-probability of having ended in a blank and in its last phone, since only the first may be followed
     by the same phone once more.
     """
+    chance = cache(lm.log_prob)  # of this reading alone: nothing that was read before is kept
     best: dict[tuple[int, ...], tuple[float, float, float]] = {(): (0.0, NOTHING, 0.0)}  # blank, phone, n-gram and bonus
     edge = (EDGE,) * (lm.order - 1)
     for frame in log_probs.tolist():
@@ -179,7 +176,7 @@ def beam(log_probs: Tensor, lm: PhoneLm, weight: float, bonus: float, width: int
                     a, b, score = grown[longer]
                     grown[longer] = (a, _add(b, comes), score)
                 else:
-                    score = known + weight * lm.log_prob((edge + prefix)[-len(edge) :] if edge else (), phone) + bonus
+                    score = known + weight * chance((edge + prefix)[-len(edge) :] if edge else (), phone) + bonus
                     grown[longer] = (NOTHING, comes, score)
         if len(grown) > width:
             ranked = sorted(grown.items(), key=lambda row: -_add(row[1][0], row[1][1]) - row[1][2])
