@@ -148,7 +148,7 @@ class MaskedSettings(Policy):
         return from_mapping(cls, settings if settings is not None else {})
 
     def passes(self, codebooks: int) -> Passes:
-        steps = self.steps if self.steps is not None else DEFAULT_STEPS
+        steps = self.steps if self.steps is not None else DEFAULT_STEPS[:codebooks]
         each = steps if isinstance(steps, tuple) else (steps,)
         each = (each + each[-1:] * codebooks)[: max(codebooks, len(each))]
         return Passes(each, self.schedule, self.anneal, self.last_guidance, fewer=self.steps is None)
