@@ -11,6 +11,7 @@ from tts.nn.decoder import Decoder, DecoderConfig
 from tts.nn.kv_cache import KVCache
 
 ROPE = DecoderConfig(dim=16, depth=2, heads=2, head_dim=8, hidden=24, context=12, norm="rms", activation="silu", bias=True)
+SHARED = replace(ROPE, heads=4, kv_heads=2)  # keys and values for two queries each
 CROSS = replace(ROPE, rope=False, cross=True, norm="layer", activation="gelu", bias=False)
 
 
@@ -19,7 +20,7 @@ def made(config: DecoderConfig) -> tuple[Decoder, Tensor]:
     return Decoder(config).eval(), torch.randn(2, 7, 16)
 
 
-@pytest.mark.parametrize("config", [ROPE, CROSS])
+@pytest.mark.parametrize("config", [ROPE, CROSS, SHARED, replace(SHARED, kv_heads=1)])
 @pytest.mark.parametrize("pieces", [[1] * 7, [4, 1, 2], [7]])
 @torch.no_grad()
 def test_pieces_with_a_cache_equal_the_whole(config: DecoderConfig, pieces: list[int]) -> None:
@@ -34,7 +35,7 @@ def test_pieces_with_a_cache_equal_the_whole(config: DecoderConfig, pieces: list
     assert torch.allclose(torch.cat(out, 1), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [ROPE, replace(CROSS, cross=False)])
+@pytest.mark.parametrize("config", [ROPE, replace(CROSS, cross=False), SHARED, replace(SHARED, kv_heads=1)])
 @torch.no_grad()
 def test_rows_of_unequal_lengths_are_what_each_is_alone(config: DecoderConfig) -> None:
     decoder, x = made(config)
@@ -51,6 +52,19 @@ def test_rows_of_unequal_lengths_are_what_each_is_alone(config: DecoderConfig) -
         alone = decoder(x[row : row + 1, : length + 3])[0]
         assert torch.allclose(first[row, :length], alone[:length], atol=1e-5)
         assert torch.allclose(torch.cat(steps, 1)[row], alone[length:], atol=1e-5)
+
+
+@torch.no_grad()
+def test_shared_keys_and_values_are_those_of_every_query_of_theirs() -> None:
+    few, x = made(SHARED)
+    many = Decoder(replace(SHARED, kv_heads=None)).eval()
+    state = few.state_dict()
+    for name in [name for name in state if "qkv" in name]:
+        q, k, v = state[name].split((32, 16, 16))
+        state[name] = torch.cat([q, *(part.unflatten(0, (2, 8)).repeat_interleave(2, 0).flatten(0, 1) for part in (k, v))])
+    many.load_state_dict(state)
+    assert torch.allclose(few(x), many(x), atol=1e-5)
+    assert few.cache(2, 7).k.shape == (2, 2, 2, 7, 8)
 
 
 @torch.no_grad()
@@ -90,7 +104,9 @@ def test_a_row_alone_needs_no_mask() -> None:
     assert cache.mask(1).tolist() == [[[[True, True, False]]], [[[True, True, True]]]]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("wrong", [{"norm": "batch"}, {"activation": "gelo"}, {"head_dim": 3}, {"depth": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"norm": "batch"}, {"activation": "gelo"}, {"head_dim": 3}, {"depth": 0}, {"heads": 3, "kv_heads": 2}]
+)
 def test_impossible_sizes_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         replace(ROPE, **wrong)  # type: ignore[arg-type]

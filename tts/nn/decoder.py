@@ -36,6 +36,7 @@ class DecoderConfig:
     rope: bool = True
     cross: bool = False  # is there a text to attend to?
     dropout: float = 0.0
+    kv_heads: int | None = None  # of keys and values, each for heads / kv_heads queries (arXiv:2305.13245); None: one for each
 
     def __post_init__(self) -> None:
         for name, legal in (("activation", list(ACTIVATIONS)), ("norm", list(NORMS))):
@@ -47,6 +48,13 @@ class DecoderConfig:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.head_dim % 2:
             raise SettingsError(f"head_dim must be even, got {self.head_dim}")
+        if self.kv_heads is not None and (self.kv_heads < 1 or self.heads % self.kv_heads):
+            raise SettingsError(f"kv_heads must divide the {self.heads} heads, got {self.kv_heads}")
+
+    @property
+    def shared(self) -> int:
+        """Heads of keys and values."""
+        return self.heads if self.kv_heads is None else self.kv_heads
 
 
 class DecoderLayer(nn.Module):
@@ -54,12 +62,12 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        inner = config.heads * config.head_dim
-        self.heads, self.dropout = config.heads, config.dropout
+        inner, shared = config.heads * config.head_dim, config.shared * config.head_dim
+        self.heads, self.shared, self.dropout = config.heads, config.shared, config.dropout
         self.activation = ACTIVATIONS[config.activation]
         norm = NORMS[config.norm]
         self.attention_norm = norm(config.dim, eps=1e-5)
-        self.qkv = nn.Linear(config.dim, 3 * inner, bias=config.bias)
+        self.qkv = nn.Linear(config.dim, inner + 2 * shared, bias=config.bias)
         self.attention_out = nn.Linear(inner, config.dim, bias=config.bias)
         if config.cross:
             self.cross_norm = norm(config.dim, eps=1e-5)
@@ -83,16 +91,24 @@ class DecoderLayer(nn.Module):
         layer: int,
         mask: Tensor | None,
     ) -> Tensor:
-        qkv = self._heads(self.qkv(self.attention_norm(x)))  # [R, 3 heads, N, head_dim]
-        if table is None:
-            q, k, v = qkv.split(self.heads, 1)
-        else:
-            q, k = rotate(qkv[:, : 2 * self.heads], table).split(self.heads, 1)
-            v = qkv[:, 2 * self.heads :]
+        qkv = self._heads(self.qkv(self.attention_norm(x)))  # [R, heads + 2 shared, N, head_dim]
+        v = qkv[:, self.heads + self.shared :]
+        qk = qkv[:, : self.heads + self.shared]
+        q, k = (qk if table is None else rotate(qk, table)).split((self.heads, self.shared), 1)
         if cache is not None:
             k, v = cache.write(layer, k, v)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=cache is None)
+        y = self._look(q, k, v, mask, causal=cache is None)
         return self._drop(self.attention_out(y.transpose(1, 2).flatten(2)))
+
+    def _look(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        """q [R, heads, N, head_dim], k and v [R, shared, M, head_dim] to [R, heads, N, head_dim]."""
+        if self.shared == self.heads:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+        if q.shape[2] == 1 and not causal:  # one position: the queries of a head are its rows, and nothing is copied
+            grouped = q.view(len(q), self.shared, -1, q.shape[3])
+            return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).view_as(q)
+        k, v = (x.repeat_interleave(self.heads // self.shared, 1) for x in (k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
     def attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """To a text: x [R, N, D], keys and values of `remember`, mask [R, 1, 1, L] bool or None."""
@@ -159,7 +175,7 @@ class Decoder(nn.Module):
     def cache(self, rows: int, capacity: int, memory: Memory | None = None) -> KVCache:
         """An empty cache for so many rows of this network."""
         c, weight = self.config, self.norm.weight
-        return KVCache(c.depth, rows, c.heads, capacity, c.head_dim, weight.device, weight.dtype, memory)
+        return KVCache(c.depth, rows, c.shared, capacity, c.head_dim, weight.device, weight.dtype, memory)
 
     def _rotary(self, n: int, cache: KVCache | None) -> tuple[Tensor, Tensor]:
         """[n, head_dim / 2], or [R, 1, n, head_dim / 2] where rows stand at different positions."""

@@ -35,6 +35,7 @@ class ARConfig:
     depth: int = 6
     heads: int = 4
     head_dim: int = 64
+    kv_heads: int | None = None  # see `DecoderConfig`; 1 makes a step cost hardly more where much has been said
     ff_mult: float = 4.0
     activation: str = "gelu"  # or "relu", "silu"
     norm: str = "layer"  # or "rms"
@@ -98,6 +99,7 @@ class ARConfig:
             depth=self.depth,
             heads=self.heads,
             head_dim=self.head_dim,
+            kv_heads=self.kv_heads,
             hidden=round(self.dim * self.ff_mult),
             context=self.context,
             activation=self.activation,
