@@ -285,3 +285,27 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
 def test_impossible_models_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):
         replace(DELAY, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [DELAY, DEPTH, CROSS])
+def test_the_likelihood_of_codes_is_what_training_calls_their_surprise(config: ARConfig) -> None:
+    model = backend(config)
+    asked = utterance([0], config, prompt=False)
+    codes = model.generate(asked)
+    said = model.log_probs(asked, codes)
+    loss = model.loss(asked, codes, nothing_random([0], codes.data.shape[2]))["codes"]
+    assert torch.allclose(-said.mean(), loss, atol=1e-4)
+
+
+@every
+def test_of_one_code_in_place_of_another_the_likeliest_is_the_one_that_greed_says(config: ARConfig) -> None:
+    model = backend(config)
+    asked = utterance([0, 1], config)
+    codes = model.generate(asked, ARSettings(temperature=0.0))
+    best = model.log_probs(asked, codes)
+    for b, n in enumerate(codes.lengths.tolist()):
+        for k, t in ((0, 0), (1, n // 2), (2, n - 1)) if n else ():
+            other = codes.data.clone()
+            other[b, k, t] = (other[b, k, t] + 1) % V
+            said = model.log_probs(asked, replace(codes, data=other))
+            assert said[b, k, t] < best[b, k, t]

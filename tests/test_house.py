@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "editing": {"tries", "parts", "prompts", "request", "result", "script", "asr", "text"},
     "tries": {"parts", "request", "result", "script", "asr", "sampling"},
     "streaming": {"parts", "result", "vocoders"},
+    "mixing": {"parts", "decoding", "nn", "text"},
     "request": {"parts", "checkpoint", "script", "text"},
     "reconstruction": set(),
     "prompts": {"text", "asr"},

@@ -214,7 +214,7 @@ def test_a_filter_commits_early_and_another_model_rescores() -> None:
     torch.nn.init.constant_(model.filter.layers[-1].bias, -1e4)
     assert torch.equal(model.decode(asked, {"commit": "learned"})[0], usual[0])
     books: list[int] = []
-    model.generate(asked, None, Rescoring(lambda book, _codes, own: [books.append(book), own][1], 0.5))  # type: ignore[list-item]
+    model.rescored(asked, None, Rescoring(lambda book, _codes, own: [books.append(book), own][1], 0.5))  # type: ignore[list-item]
     assert set(books) == set(range(K))
     with pytest.raises(SettingsError, match="no filter"):
         backend(MASKGCT).generate(asked, {"commit": "learned"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -45,6 +45,15 @@ class Parts:
         return self.codec.embed(frames)
 
 
+@runtime_checkable
+class Joined(Protocol):
+    """A part made of other parts of its system."""
+
+    def join(self, parts: Parts) -> None:
+        """Told of all parts when they are built. Raises FitError."""
+        ...
+
+
 def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts:
     """Build everything that a checkpoint lists.
 
@@ -66,6 +75,9 @@ def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts
         raise FitError(f"{loaded.folder} has no backend; a system that speaks needs one")
     front_end, encoder, recognizer, duration, vocoder = (built[role] for role in ROLES)
     parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device, built.get("codec"))
+    for backend in backends.values():
+        if isinstance(backend, Joined):
+            backend.join(parts)
     _check_frames(parts)
     _check_symbols(parts, loaded)
     for role, part in (("vocoder", parts.vocoder), ("codec", parts.codec)):

@@ -30,6 +30,7 @@ PARTS: dict[str, dict[str, str]] = {
         "flow": "tts.backends.flow.model:FlowBackend",
         "ar": "tts.backends.ar.model:ARBackend",
         "masked": "tts.backends.masked.model:MaskedBackend",
+        "mixed": "tts.mixing:MixedBackend",
     },
     "codec": {
         "mel": "tts.codecs.autoencoder:MelCodec",

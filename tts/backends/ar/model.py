@@ -14,7 +14,7 @@ from tts.backends.ar.config import ARConfig, ARSettings
 from tts.backends.ar.draw import ARDraw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.network import ARNetwork, Text
-from tts.backends.ar.rows import begin, make_row
+from tts.backends.ar.rows import begin, make_row, whole
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
@@ -117,6 +117,29 @@ class ARBackend(nn.Module):
         for codes in self._speak(utterance, settings):
             real = codes[:, 0] != self.config.size  # [B]
             yield Frames(codes.masked_fill(~real[:, None], 0)[..., None], real.long(), self.emits)
+
+    @torch.no_grad()
+    def log_probs(self, utterance: Utterance, codes: Frames) -> Tensor:
+        """How likely codes are that another model proposes, each given those said before it.
+
+        codes: [B, K, T], V where a cell is not known (its book is read as missing).
+        Returns: [B, K, T]; those of unknown cells mean nothing. Raises as `generate`.
+        """
+        self._check(utterance)
+        check_fit("the codes", codes.spec, "the autoregressive backend", self.emits)
+        B, K, T = codes.data.shape
+        out = torch.zeros(B, K, T, device=codes.data.device)
+        for b, n in enumerate(codes.lengths.tolist()):
+            if not n:
+                continue
+            row = make_row(self.config, utterance, b, codes.data.device)
+            target = codes.data[b, :, :n]
+            hidden, wanted = whole(self.network, row, target)
+            head, seen = self.network.head, wanted.clamp(max=self.config.size - 1)
+            logits = head(hidden, seen) if isinstance(head, DepthHead) else head(hidden)  # [S, K, W]
+            said = logits.float().log_softmax(-1).gather(2, seen[..., None])[..., 0]
+            out[b, :, :n] = self.pattern.revert(said.T[None])[0, :, -n:]
+        return out
 
     @torch.no_grad()
     def _speak(self, utterance: Utterance, settings: ARSettings) -> Iterator[Tensor]:

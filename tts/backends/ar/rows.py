@@ -149,6 +149,25 @@ def begin(
     return Told(network, constant), scores, cache, task
 
 
+def whole(network: ARNetwork, row: Row, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """A row that is known to its end, codes [K, T] after its prompt: hidden states [S, D], and the codes asked for [S, K]."""
+    config, V = network.config, network.config.size
+    P, L = row.codes.shape[1], len(row.ids)
+    known = torch.ones(1, L, dtype=torch.bool, device=codes.device)
+    text = network.read(row.ids[None], known) if row.ids.dim() == 1 else network.read_vectors(row.ids[None], known)
+    steps = config.pattern.build(torch.cat((row.codes, codes), 1)[None], V)  # [1, K, S]
+    S = steps.shape[2]
+    told = network.hear(row.codes[None], torch.ones(1, P, dtype=torch.bool, device=codes.device)).expand(S, -1)
+    told = told * (torch.arange(S, device=codes.device) >= P)[:, None]
+    if config.text == "aligned":
+        token, stays = lay(row.planned[None], S - P)
+        token = torch.where(token < len(row.planned), row.n_before + token, L)
+        token, stays = torch.cat((row.token[None], token), 1), torch.cat((row.stays[None], stays), 1)
+        told = told + network.place_text(text, token, stays)[0]
+    hidden = network(F.pad(steps, (1, -1), value=V), told[None], text)
+    return hidden[0], steps[0].T
+
+
 def _bounds(config: ARConfig, rows: Sequence[Row], settings: ARSettings) -> tuple[MonotonicPointer | None, Tensor]:
     """The pointer, where text is aligned, and the most frames of each row [B]."""
     device = rows[0].codes.device

@@ -85,12 +85,7 @@ class MaskedBackend(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ inference
 
-    def generate(
-        self,
-        utterance: Utterance,
-        settings: MaskedSettings | Mapping[str, Any] | None = None,
-        rescoring: Rescoring | None = None,
-    ) -> Frames:
+    def generate(self, utterance: Utterance, settings: MaskedSettings | Mapping[str, Any] | None = None) -> Frames:
         """The target's codes, exactly as many frames as planned; what `context` and `keep` say is kept as it is.
 
         On the CPU row after row, since sums of floats depend on the shape of a batch: the same codes alone and in company.
@@ -99,7 +94,11 @@ class MaskedBackend(nn.Module):
             SettingsError: settings that do not exist, or more steps than frames. FitError: tokens of another table, a prompt of
             another codec, no plan. PromptError, TextError: they are longer than the model's context.
         """
-        return Frames(*self.decode(utterance, settings, rescoring)[:2], self.emits)
+        return Frames(*self.decode(utterance, settings)[:2], self.emits)
+
+    def rescored(self, utterance: Utterance, settings: MaskedSettings | Mapping[str, Any] | None, judge: Rescoring) -> Frames:
+        """As `generate`, with another model's opinion on what is sure; the judge is asked of one row, or of all on a GPU."""
+        return Frames(*self.decode(utterance, settings, judge)[:2], self.emits)
 
     @torch.no_grad()
     def decode(
