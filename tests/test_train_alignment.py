@@ -14,7 +14,7 @@ from tts.asr.align import phones_of
 from tts.frames import FrameSpec
 from tts.text.tokens import PHONES
 from tts.train.alignment import CLOSING_SECONDS, align_corpus, typical_durations
-from tts.train.data import UNALIGNED, Corpus, CorpusWriter, Item, save_alignment
+from tts.train.data import KNOWN, UNALIGNED, Corpus, CorpusWriter, Item, save_alignment
 
 BANDS = len(PHONES.recognizer_symbols)
 
@@ -143,3 +143,13 @@ def test_the_rule_knows_which_symbols_are_silent_and_which_are_pauses(tmp_path: 
     assert {PHONES.symbols[i] for i in config.boundaries} == set(" ,;:—….!?")
     assert set(config.boundaries) - set(config.pauses) == set(ids(" "))
     assert min(config.seconds) >= 0 and config.seconds[0] == 0
+
+
+def test_what_a_teacher_told_stays_as_it_is(tmp_path: Path) -> None:
+    folder = write(tmp_path / "c", [Clip(), Clip()])
+    told = [9, 1, 1, 1, 1, 1, 1, 9]
+    save_alignment(folder, [CAT, CAT], [told, told], [KNOWN, -0.5])
+    align_corpus(Hears(), folder)  # type: ignore[arg-type]
+    corpus = Corpus(folder)
+    assert corpus.token_frames(0).tolist() == told and corpus.score(0) == KNOWN
+    assert corpus.token_frames(1).tolist() == Clip().frames

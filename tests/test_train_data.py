@@ -11,9 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import toy_corpus
 
 from tts.errors import CheckpointError, OutputError
-from tts.train.data import BatchPlan, Corpus, CorpusWriter, Item, buckets, pad, padding, save_alignment
+from tts.train.data import (
+    KNOWN,
+    UNALIGNED,
+    BatchPlan,
+    Corpus,
+    CorpusWriter,
+    Item,
+    buckets,
+    pad,
+    padding,
+    save_alignment,
+)
+from tts.train.merge import merge
 
 TABLES = {"symbols": ["<pad>", " ", "a", "b"], "table": "0123", "mel": "tiny"}
 
@@ -201,3 +214,16 @@ fit(Mean(Corpus(sys.argv[1])), LoopConfig(steps=3, threads=1), sys.argv[2])
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoint-000000003" / "ema.safetensors").is_file()
+
+
+def test_corpora_are_merged_with_the_alignments_that_they_have(tmp_path: Path) -> None:
+    one, two = toy_corpus(tmp_path / "one", 3), toy_corpus(tmp_path / "two", 5, score=KNOWN)
+    (tmp_path / "two" / "alignment.safetensors").rename(tmp_path / "away")
+    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both", {"toy": 0.5}) == 5
+    both = Corpus(tmp_path / "both", audio=False)
+    assert [both.score(i) for i in range(5)] == [-1.0] * 3 + [UNALIGNED] * 2
+    assert torch.equal(both.token_frames(2), one.token_frames(2)) and len(both.tokens(3)) == 0
+    assert torch.equal(both.mel(4), two.mel(4)) and both.item(4).weight == 0.5
+    (tmp_path / "away").rename(tmp_path / "two" / "alignment.safetensors")
+    merge([tmp_path / "two", tmp_path / "one"], tmp_path / "both", {})
+    assert [Corpus(tmp_path / "both", audio=False).score(i) for i in range(5)] == [KNOWN] * 5

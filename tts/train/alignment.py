@@ -15,7 +15,7 @@ from tts.asr.model import CTCRecognizer
 from tts.asr.phone_lm import PhoneLm, count_grams, read_with_lm
 from tts.duration.rules import RuleConfig
 from tts.text.tokens import PHONES, SymbolTable
-from tts.train.data import UNALIGNED, Corpus, pad, save_alignment
+from tts.train.data import KNOWN, UNALIGNED, Corpus, pad, save_alignment
 
 CLOSING_SECONDS = 0.1  # what a sentence ends with, as clips do that were trimmed to their speech
 
@@ -70,6 +70,8 @@ def align_corpus(
 ) -> dict[str, float]:
     """Write folder/alignment.safetensors by the recognizer; items without a text get the phones that are heard.
 
+    What a teacher said stays as it is: its alignment is certain.
+
     phone_lm: what those are read by, beside the recognizer.
 
     Scores are mean log-posteriors along the path (at most 0); of what was only heard, the logarithm of the confidence.
@@ -85,6 +87,9 @@ def align_corpus(
     scores = [UNALIGNED] * len(corpus)
     for i, log_probs in track(posteriors(recognizer, corpus), "aligning", len(corpus)):
         item = corpus.item(i)
+        if corpus.alignment is not None and corpus.score(i) == KNOWN:
+            tokens[i], frames[i], scores[i] = corpus.tokens(i).tolist(), corpus.token_frames(i).tolist(), KNOWN
+            continue
         if not item.tokens:
             if phone_lm is None:
                 heard = read(log_probs, rate, table)

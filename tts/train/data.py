@@ -28,6 +28,7 @@ from tts.errors import CheckpointError, OutputError
 
 AUDIO_SCALE = 32_767.0  # int16 of a sample at full scale
 UNALIGNED = -99.0  # the score of an item without alignment
+KNOWN = 0.0  # that of one whose alignment is certain, since a teacher told it: a log-probability of 1
 ALIKE = 0.85  # of the longest: frames that are sorted by tokens together; higher pads frames less and tokens more
 
 

@@ -8,13 +8,14 @@ from os import PathLike
 from pathlib import Path
 
 from tts.errors import SettingsError, nearest
-from tts.train.data import Corpus, CorpusWriter
+from tts.train.data import UNALIGNED, Corpus, CorpusWriter, save_alignment
 
 
 def merge(folders: Sequence[str | PathLike[str]], out: str | PathLike[str], weights: Mapping[str, float]) -> int:
     """Write the items of prepared corpora, mels and tokens without audio, to the folder `out`; returns their number.
 
-    An item that an earlier folder already holds (by its id) is left out, and an alignment does not come along: align anew.
+    An item that an earlier folder already holds (by its id) is left out. Alignments come along, where there are any; items of
+    a folder without one are still to be aligned.
 
     Args:
         weights: expected repeats in an epoch by the name of a corpus ("kathleen"), or of a corpus and "*" for the copies
@@ -28,6 +29,7 @@ def merge(folders: Sequence[str | PathLike[str]], out: str | PathLike[str], weig
         if name.removesuffix("*") not in names:
             raise SettingsError(f"no item is of the corpus {name!r}{nearest(name, sorted(names))}; there are {sorted(names)}")
     seen: set[str] = set()
+    rows: list[tuple[list[int], list[int], float]] = []  # tokens, frames and score of each item
     with CorpusWriter(Path(out), corpora[0].tables) as writer:
         for corpus in corpora:
             if corpus.tables != corpora[0].tables:
@@ -40,4 +42,10 @@ def merge(folders: Sequence[str | PathLike[str]], out: str | PathLike[str], weig
                 seen.add(item.id)
                 name = item.corpus + "*" if "@" in item.speaker else item.corpus
                 writer.add(replace(item, samples=0, weight=weights.get(name, item.weight)), corpus.mel(i))
+                here = corpus.alignment is not None
+                tokens, frames = (corpus.tokens(i).tolist(), corpus.token_frames(i).tolist()) if here else ([], [])
+                rows.append((tokens, frames, corpus.score(i) if here else UNALIGNED))
+    if any(corpus.alignment is not None for corpus in corpora):
+        tokens, frames, scores = zip(*rows, strict=True)
+        save_alignment(out, tokens, frames, scores)
     return len(seen)

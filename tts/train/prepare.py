@@ -28,13 +28,11 @@ from tts.errors import InputError, PromptError, SettingsError, TextError
 from tts.recording import load
 from tts.text.normalize import normalize
 from tts.text.phonemes import PhoneFrontEnd
-from tts.train.data import UNALIGNED, Corpus, CorpusWriter, Item, save_alignment, save_manifest
+from tts.train.data import KNOWN, UNALIGNED, Corpus, CorpusWriter, Item, save_alignment, save_manifest
 from tts.train.teacher import Span, number_sentences, on_frames, say, voices_of
 from tts.train.voices import Change, changed
 
 log = logging.getLogger(__name__)
-
-KNOWN = 0.0  # the score of an alignment that is certain: a log-probability of 1
 
 
 @dataclass(frozen=True)
