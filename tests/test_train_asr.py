@@ -89,6 +89,19 @@ def test_a_noisy_student_learns_what_was_surely_heard_in_clips_without_a_text(tm
         task(tmp_path / "off", clips, scores)
 
 
+def test_a_spliced_clip_goes_on_with_another_and_its_labels_and_phones_with_it(tmp_path: Path) -> None:
+    clips = [Clip([9, 6, 6, 5, 6, 9, 6, 9]), Clip([3, 4, 5, 7, 4, 8, 4, 3])]
+    spliced = task(tmp_path / "c", clips, recipe=replace(RECIPE, splice=1.0, tempo=0.0))
+    plain = {56, 38}
+    lengths = set()
+    for step in range(12):
+        batch = spliced.batch(step)
+        assert torch.equal(batch["mel"].argmax(1)[batch["labels"] != IGNORED], batch["labels"][batch["labels"] != IGNORED])
+        assert batch["targets"].tolist() == phones_of(CAT) * len(batch["mel"])  # both say the same, cut at the same word
+        lengths |= set(batch["lengths"].tolist())
+    assert lengths - plain  # a beginning of one with an end of the other
+
+
 def test_a_few_steps_teach_it_to_read(tmp_path: Path) -> None:
     pupil = task(tmp_path / "c", [Clip([3, 4, 4, 5, 4, 5, 4, 3])] * 4)
     fit(pupil, LoopConfig(steps=60, lr=1e-2, warmup=5, ema=0.0, validate_every=1000), tmp_path / "run")

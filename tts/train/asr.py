@@ -35,6 +35,7 @@ class RecognizerRecipe:
     min_score: float = -3.0  # of an alignment whose frame labels are trusted
     heard: bool = False  # train on what an earlier recognizer heard in clips without a text (noisy student)
     heard_score: float = -0.35  # where its log-confidence (the alignment's score) is at least this
+    splice: float = 0.0  # of the clips go on, from some word on, with the end of another: few texts are soon known by heart
     warp: float = 0.12  # the frequency axis is stretched by up to this share (length of the vocal tract)
     tempo: float = 0.15  # and time by up to this
     time_masks: int = 2
@@ -60,12 +61,13 @@ class RecognizerTask(Task):
         lengths = [(item.frames, len(self._tokens(i))) for i, item in enumerate(train.items)]
         weights = [item.weight * self._usable(i, longest) for i, item in enumerate(train.items)]
         if not any(weights):
-            aligned = "aligned clip" if recipe.aligned_only else "clip"
+            needed = "aligned clip" if recipe.aligned_only else "clip"
             raise SettingsError(
-                f"{train.folder} has no {aligned} with a text that fits and of at most {recipe.max_seconds:g} s; "
+                f"{train.folder} has no {needed} with a text that fits and of at most {recipe.max_seconds:g} s; "
                 "a recognizer needs transcripts"
             )
         self.plan = BatchPlan(lengths, weights, recipe.budget_frames, recipe.seed)
+        self.endings = [i for i, weight in enumerate(weights) if weight and aligned(train, i, self._trusted(i))]
         torch.manual_seed(recipe.seed)
         self.recognizer = CTCRecognizer(recipe.model)
         known = [i for i, item in enumerate(valid.items) if item.tokens and item.frames <= longest]
@@ -81,10 +83,11 @@ class RecognizerTask(Task):
         draw = torch.Generator().manual_seed(step * 1_000_003 + recipe.seed)
         mels, targets, labels = [], [], []
         for i in rows:
-            mel, label = self._augmented(self.train.mel(i), frame_labels(self.train, i, self._trusted(i)), draw)
+            mel, label, phones = self._clip(i, draw)
+            mel, label = self._augmented(mel, label, draw)
             mels.append(mel)
             labels.append(label)
-            targets.append(torch.tensor(phones_of(self._tokens(i)), dtype=torch.int64))
+            targets.append(torch.tensor(phones, dtype=torch.int64))
         mel, lengths = pad(mels)
         return {
             "mel": mel,
@@ -93,6 +96,27 @@ class RecognizerTask(Task):
             "target_lengths": torch.tensor([len(t) for t in targets]),
             "labels": pad(labels, IGNORED)[0],
         }
+
+    def _clip(self, i: int, draw: torch.Generator) -> tuple[Tensor, Tensor, list[int]]:
+        """Item i: mel [bands, T], labels [T], phones; or `splice` of the time its beginning, and the end of another.
+
+        Source: aligned data augmentation, Lam et al. 2021 (arXiv:2104.01393). Changed: one cut a clip, between words.
+        """
+        mel, labels = self.train.mel(i), frame_labels(self.train, i, self._trusted(i))
+        if not (self.recipe.splice and self.endings) or chance(draw) >= self.recipe.splice:
+            return mel, labels, phones_of(self._tokens(i))
+        j = self.endings[int(chance(draw) * len(self.endings))]
+        here = words(self.train, i) if aligned(self.train, i, self._trusted(i)) else []
+        there = words(self.train, j)
+        if not here or not there:
+            return mel, labels, phones_of(self._tokens(i))
+        token, cut = here[int(chance(draw) * len(here))]
+        other, last = self.train.mel(j), mel.shape[1] - cut
+        after, start = min(there, key=lambda word: abs(other.shape[1] - word[1] - last))  # about as long as what it replaces
+        colour = mel.mean(1, keepdim=True) - other.mean(1, keepdim=True)  # one channel throughout
+        ends = frame_labels(self.train, j, self._trusted(j))
+        phones = phones_of(self.train.tokens(i)[:token].tolist() + self.train.tokens(j)[after:].tolist())
+        return torch.cat([mel[:, :cut], other[:, start:] + colour], 1), torch.cat([labels[:cut], ends[start:]]), phones
 
     def _usable(self, i: int, longest: float) -> bool:
         """Whether item i of train has a text with ROOM for its phones, and at most `longest` frames."""
@@ -159,6 +183,12 @@ def frame_labels(corpus: Corpus, i: int, min_score: float) -> Tensor:
         return torch.full((corpus.item(i).frames,), IGNORED)
     index = torch.tensor(PHONES.to_recognizer)[corpus.tokens(i)]
     return torch.repeat_interleave(index, corpus.token_frames(i)).clamp(min=0)
+
+
+def words(corpus: Corpus, i: int) -> list[tuple[int, int]]:
+    """Where words begin in an aligned item, but for the first: token and frame."""
+    tokens, begins = corpus.tokens(i).tolist(), corpus.token_frames(i).cumsum(0).tolist()
+    return [(n, begins[n - 1]) for n in range(2, len(tokens)) if PHONES.to_recognizer[tokens[n]] <= 0 < begins[n - 1]]
 
 
 def aligned(corpus: Corpus, i: int, min_score: float) -> bool:
