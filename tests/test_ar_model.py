@@ -227,8 +227,9 @@ def test_a_draw_is_what_its_generator_says() -> None:
 
 
 @torch.no_grad()
-def test_codes_that_the_codec_finds_alike_begin_alike() -> None:
-    network = ARBackend(replace(DELAY, size=40, code_dim=8)).network
+@pytest.mark.parametrize("config", [DELAY, DEPTH])
+def test_codes_that_the_codec_finds_alike_begin_alike(config: ARConfig) -> None:
+    network = ARBackend(replace(config, size=40, code_dim=8)).network
     vectors = [torch.randn(40, 3) @ torch.randn(3, 12) for _ in range(3)]
     network.adopt(vectors)
     ours = network.codes.table.weight.view(3, 41, 8)[:, :40]
@@ -236,6 +237,11 @@ def test_codes_that_the_codec_finds_alike_begin_alike() -> None:
         alike = torch.corrcoef(torch.stack((torch.pdist(book), torch.pdist(own))))[0, 1]
         assert alike > 0.9
         assert abs(own.square().mean() - 1) < 0.2
+    head = network.head
+    out = head.out.transpose(1, 2) if isinstance(head, DepthHead) else head.table.transpose(1, 2)
+    assert torch.allclose(out, ours * 8**-0.5)
+    if isinstance(head, DepthHead):
+        assert torch.equal(head.table.weight.view(2, 40, 8), ours[:2])
 
 
 def test_what_cannot_be_spoken_is_told() -> None:

@@ -46,6 +46,11 @@ class DelayHead(nn.Module):
             logits = torch.baddbmm(self.bias.to(each.dtype), each, self.table.to(each.dtype)).transpose(0, 1)
         return logits if self.end is None else _with_end(logits, self.end(hidden))
 
+    @torch.no_grad()
+    def adopt(self, table: Tensor) -> None:
+        """Begin with what is known of codes: table [K, V, rank]."""
+        self.table.copy_(table.transpose(1, 2) * table.shape[2] ** -0.5)
+
 
 @dataclass(frozen=True)
 class FrameState:
@@ -94,6 +99,13 @@ class DepthHead(nn.Module):
         x = self.decoder(x).transpose(0, 1)  # [K, N, d]
         logits = torch.bmm(x, self.out.to(x.dtype)).transpose(0, 1)
         return logits if self.end is None else _with_end(logits, self.end(x[0]))
+
+    @torch.no_grad()
+    def adopt(self, table: Tensor) -> None:
+        """Begin with what is known of codes: table [K, V, rank]; in the first channels where there are more, or fewer."""
+        self.table.weight.copy_(table[: max(1, len(table) - 1)].flatten(0, 1))
+        n = min(table.shape[2], self.out.shape[1])
+        self.out[:, :n] = table.transpose(1, 2)[:, :n] * n**-0.5
 
     def begin(self, hidden: Tensor) -> FrameState:
         return FrameState(hidden, self.decoder.cache(len(hidden), len(self.place)))

@@ -178,6 +178,6 @@ class ARNetwork(nn.Module):
     def adopt(self, vectors: Sequence[Tensor]) -> None:
         """Begin with what the codec knows of its codes: vectors [V, C] of each book become their tables, in and out."""
         self.codes.adopt(vectors)
-        if isinstance(self.head, DelayHead) and self.config.code_dim is not None:
-            table = self.codes.table.weight.unflatten(0, (self.config.codebooks, -1))[:, :-1]
-            self.head.table.copy_(table.transpose(1, 2) * table.shape[2] ** -0.5)
+        if self.config.code_dim is not None:
+            table = self.codes.table.weight.unflatten(0, (self.config.codebooks, -1))[:, :-1]  # [K, V, rank]
+            self.head.adopt(table)
