@@ -184,7 +184,8 @@ def test_the_report_tells_how_it_was_made(tiny):
     report = audio.report
     assert report.seed == 3 and report.backend == "flow" and report.settings["steps"] == 1
     assert report.model.name == "tiny" and report.model.licence == "Apache-2.0"
-    assert set(report.model.parts) == {"recognizer", "codec", "vocoder", "backend.flow", "backend.ar"}  # what has weights
+    weights = {"recognizer", "codec", "vocoder", "backend.flow", "backend.ar", "backend.masked"}
+    assert set(report.model.parts) == weights
     assert report.seconds == len(audio.samples) / audio.sample_rate
     assert report.planned_seconds == pytest.approx(report.seconds, abs=1e-6)  # the plan holds to the frame
     assert set(report.stages) == {"text", "prompt", "plan", "backend", "check", "vocoder"}

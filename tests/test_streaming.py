@@ -3,6 +3,7 @@
 import gc
 import weakref
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from hypothesis import strategies as st
 import tts.pipeline
 from tts import parts as parts_module
 from tts.errors import FitError, SettingsError, TextError
-from tts.frames import Frames
+from tts.frames import Frames, FrameSpec
 from tts.pipeline import Synthesizer
 from tts.script import faded, faded_pieces
-from tts.streaming import CodeVocoder
+from tts.streaming import AFTER, grouped
 
 TEXT = "One and two, [pause:0.1] three. Four!"
 
@@ -154,10 +155,27 @@ def test_the_first_chunk_is_out_before_the_rest_is_made(parrot):
         next(stream)
         early = backend.made
         rest = list(stream)
-    context = CodeVocoder(parrot.parts.codec, parrot.parts.vocoder).context[1]
-    assert context < early <= context + 3 < backend.made - 30 and len(rest) > 3
+    wait = round(AFTER * 25)
+    assert wait < early <= wait + 3 < backend.made - 30 and len(rest) > 3
     report = stream.report
     assert 0 < report.first_audio_seconds < report.spent_seconds <= sum(report.stages.values()) + 1e-6
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 9))
+@of_hypothesis(max_examples=60, deadline=None)
+def test_pieces_are_the_same_however_frames_come(sizes, wait):
+    spec = FrameSpec("codes", 1, Fraction(25), (99,))
+    data = torch.arange(sum(sizes))[None, None]
+
+    def coming(parts):
+        return iter([Frames(part, torch.tensor([part.shape[2]]), spec) for part in parts])
+
+    pieces = [piece.data for piece in grouped(coming(data.split(sizes, 2) if sizes else []), wait, 25.0)]
+    at_once = [piece.data for piece in grouped(coming([data] if sum(sizes) else []), wait, 25.0)]
+    assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in at_once]
+    assert torch.equal(torch.cat(pieces, 2) if pieces else data, data)
+    full = pieces[:-1][:3]  # the last is what is left
+    assert [piece.shape[2] for piece in full] == [wait + 3, 6, 12][: len(full)]
 
 
 def test_closing_early_ends_the_work_and_frees_everything(parrot):

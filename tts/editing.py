@@ -117,7 +117,7 @@ def edit(parts: Parts, recording: Any, text_before: Any, text_after: Any, manner
     for number, hole in enumerate(holes):
         told, made = say(parts, manner, number, hole.line, hole.utterance, clock, hole.inside)
         with clock("vocoder"):
-            wave = parts.vocoder.decode(_kept(made, hole, heard.mel))
+            wave = parts.vocoder.decode(_kept(parts.restored(made), hole, heard.mel))
             patches.append((hole, resample(wave.samples[0].float().cpu() / gain, own_rate, rate)))
         seconds = hole.length / float(heard.mel.spec.rate)
         sentences.append(replace(told, planned_seconds=seconds, seconds=seconds))

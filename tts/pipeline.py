@@ -33,7 +33,7 @@ from tts.recording import read
 from tts.request import Manner, Task, find_language, understand
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.script import Line, join, lay, plan_script, write_script
-from tts.streaming import Stream, sound
+from tts.streaming import Stream, sound, sound_of
 from tts.tries import say, seed_of
 
 VOICE = "voice:"  # a prompt that begins with this names a voice of the checkpoint
@@ -184,9 +184,8 @@ class Synthesizer:
             utterance = self._utterance(line, task.manner.seed, plan, task.manner)
             told, frames = say(self.parts, task.manner, number, line, utterance, clock)
             with clock("vocoder"):
-                wave = self.parts.vocoder.decode(frames)
-            sounds.append(wave.samples[0, : int(wave.lengths[0])].float().cpu())  # [N]
-            sentences.append(replace(told, seconds=len(sounds[-1]) / wave.sample_rate))
+                sounds.append(sound_of(self.parts, task.manner.backend, frames))  # [N]
+            sentences.append(replace(told, seconds=len(sounds[-1]) / self.system.sample_rate))
             if progress is not None:
                 progress(number + 1, len(task.plans))
         # 3. together

@@ -41,7 +41,9 @@ def say(
     clock: Clock,
     within: tuple[int, int] | None = None,
 ) -> tuple[Sentence, Frames]:
-    """Frames of the best try of line `number`, by default the first that passes the check; `seconds` is yet to be known.
+    """What the backend made in the best try of line `number`, by default the first that passes the check.
+
+    The sentence's `seconds` are yet to be known.
 
     Args:
         line: what the recognizer shall hear. utterance: what the backend says, one row; its seed is that of the try.
@@ -52,10 +54,9 @@ def say(
         seed = seed_of(manner.seed, number, attempt)
         with clock("backend"):
             made = manner.backend.generate(replace(utterance, seeds=torch.tensor([seed])), manner.settings)
-            frames = parts.restored(made)
         with clock("check"):
-            found = listen(parts, frames, line.ids, within) if manner.listens else None
-        tried.append(Try(seed, frames, found))
+            found = listen(parts, parts.restored(made), line.ids, within) if manner.listens else None
+        tried.append(Try(seed, made, found))
         if found is None or (found.passed and not manner.rerank):
             break
     best = min(tried, key=Try.faults)
