@@ -37,6 +37,7 @@ check: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+	$(BIN)/python benchmarks/ar.py
 
 codecs: .venv/installed-dev
 	$(BIN)/python benchmarks/codecs.py $(ARGS)
