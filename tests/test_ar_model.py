@@ -154,6 +154,9 @@ def test_where_the_model_leads_it_stays_within_the_plans_bounds() -> None:
     made = model.generate(utterance([0, 1, 2], DELAY), {"pointer": "model"})
     planned = torch.tensor([7, 11, 6])
     assert (made.lengths >= planned // 2 - 2).all() and (made.lengths <= 2 * planned + 4).all()
+    tight = model.generate(utterance([0, 1, 2], DELAY), {"pointer": "model", "slack": (1.0, 1.0)})
+    phones = torch.tensor([2, 4, 1])  # that are planned, each for one frame more at most
+    assert (tight.lengths >= planned).all() and (tight.lengths <= planned + phones).all()
 
 
 def test_a_model_that_ends_by_itself_is_cut_off_when_it_does_not() -> None:
@@ -267,7 +270,14 @@ def test_what_cannot_be_spoken_is_told() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"top_k": 0}, {"temperature": -0.1}, {"top_p": 0.9, "min_p": 0.1}, {"pointer": "plans"}, {"temperatur": 1.0}],
+    [
+        {"top_k": 0},
+        {"temperature": -0.1},
+        {"top_p": 0.9, "min_p": 0.1},
+        {"pointer": "plans"},
+        {"slack": (2.0, 3.0)},
+        {"temperatur": 1.0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):

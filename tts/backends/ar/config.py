@@ -116,15 +116,19 @@ class ARSettings(Policy):
     """How to speak: how codes are drawn (see `Policy`), and who moves from phone to phone.
 
     pointer: "plan": each phone lasts as planned; "model": the model says when it has said a phone, within bounds of the plan.
+    slack: those bounds, as shares of the frames planned; a phone that is planned may last one frame more.
     """
 
     temperature: Each[float] = 0.8
     top_k: Each[int] | None = 64
     pointer: str = "plan"
+    slack: tuple[float, float] = (0.5, 1.5)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("pointer", self.pointer, ["plan", "model"])
+        if not 0 <= self.slack[0] <= 1 <= self.slack[1] <= 20:
+            raise SettingsError(f"slack is a share in 0..1 and one in 1..20, got {self.slack}")
 
     @classmethod
     def of(cls, settings: ARSettings | Mapping[str, Any] | None) -> ARSettings:

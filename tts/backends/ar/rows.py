@@ -21,7 +21,6 @@ from tts.nn.kv_cache import KVCache
 from tts.nn.text import lay, read_prompt
 
 CAP = 1.5  # a model that ends by itself may take this much longer than planned
-SLACK = (0.5, 1.5)  # bounds of a phone, of its planned frames, where the model moves on by itself; one frame more at most
 
 
 @dataclass(frozen=True)
@@ -177,8 +176,8 @@ def _bounds(config: ARConfig, rows: Sequence[Row], settings: ARSettings) -> tupl
     if settings.pointer == "plan":
         pointer = MonotonicPointer.planned(planned, lengths)
     else:
-        least = (planned * SLACK[0]).long()
-        most = ((planned * SLACK[1]).long() + 1).masked_fill(planned == 0, 0)
+        least = (planned * settings.slack[0]).long()
+        most = ((planned * settings.slack[1]).long() + 1).masked_fill(planned == 0, 0)
         pointer = MonotonicPointer(least, most, lengths)
     return pointer, pointer.cap
 
