@@ -77,6 +77,23 @@ def test_float32_weights_come_back_bit_for_bit(tmp_path):
     assert torch.equal(load(tmp_path).state("vocoder")["layer.weight"], state["layer.weight"])
 
 
+def test_matrices_in_eight_bits_come_back_as_near_as_eight_bits_can_be(tmp_path):
+    state = {"a.weight": torch.randn(7, 33, 3) * 10 ** torch.linspace(-3, 2, 7)[:, None, None], "a.bias": torch.randn(7)}
+    state |= {"zero": torch.zeros(5, 5), "ids": torch.arange(4).view(2, 2), "empty": torch.zeros(0, 4)}
+    system = replace(SYSTEM, parts={"vocoder": Part("toy", dtype="int8")})
+    assert save(tmp_path, system, {"vocoder": state}).parts["vocoder"].dtype == "int8"
+    found = load(tmp_path).state("vocoder")
+    assert found.keys() == state.keys()
+    wanted, got = (torch.nn.functional.pad(x["a.weight"].flatten(), (0, -693 % 64)).view(-1, 64) for x in (state, found))
+    assert ((wanted - got).abs().amax(1) <= 0.51 / 127 * wanted.abs().amax(1)).all()
+    assert torch.equal(found["a.bias"], state["a.bias"].half().float())
+    for name in ("zero", "ids", "empty"):
+        assert torch.equal(found[name], state[name]) and found[name].dtype == state[name].dtype
+    (file,) = tmp_path.glob("*.safetensors")
+    save(tmp_path, load(tmp_path).system, {"vocoder": found})
+    assert file.exists()  # packed again they are the same: the file is named after its content
+
+
 def test_saving_one_part_keeps_the_others_and_leaves_no_old_files(folder):
     before = load(folder).system
     (folder / "MODEL_CARD.md").write_text("kept")

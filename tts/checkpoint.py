@@ -29,6 +29,9 @@ from tts.files import write_whole
 
 FORMAT = 1
 CONFIG = "config.yaml"
+INT8 = "int8"  # the dtype of a part whose matrices are stored in eight bits
+GROUP = 64  # of their weights share a scale
+SCALES = "|scales"  # after a matrix's name: the scales of its groups, in the order of its flattened weights
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Part:
     config: Mapping[str, Any] = field(default_factory=dict)
     file: str | None = None  # in the checkpoint's folder
     sha256: str | None = None  # of the file: the identity of the part
-    dtype: str | None = None  # in which floating-point weights are stored; they are loaded as float32
+    dtype: str | None = None  # in which floating-point weights are stored, "int8" too; they are loaded as float32
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ class Checkpoint:
             tensors = load_file(self.folder / part.file)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.folder / part.file} cannot be read ({error}); get the checkpoint again") from error
-        return {name: x.float() if x.is_floating_point() else x for name, x in tensors.items()}
+        scales = {name.removesuffix(SCALES): tensors.pop(name) for name in list(tensors) if name.endswith(SCALES)}
+        whole = {name: _unpacked(x, scales[name]) if name in scales else x for name, x in tensors.items()}
+        return {name: x.float() if x.is_floating_point() else x for name, x in whole.items()}
 
 
 def load(folder: str | PathLike[str]) -> Checkpoint:
@@ -138,7 +143,8 @@ def save(
 
     Args:
         system: its parts get the names and identities of the files written; those of other parts stay.
-        states: weights by role; floating-point ones are stored as `dtype`.
+        states: weights by role; floating-point ones are stored as `dtype`, or where their part says int8, matrices in eight
+            bits and the rest as float16.
     Returns:
         The system as it stands in config.yaml.
     Raises:
@@ -154,11 +160,18 @@ def save(
         raise OutputError(f"{folder} cannot be written ({error.strerror})") from error
     parts = dict(system.parts)
     for role, state in states.items():
-        data = to_bytes({name: _stored(f"{role}: {name}", x, dtype) for name, x in state.items()})
+        small = parts[role].dtype == INT8
+        stored = {name: _stored(f"{role}: {name}", x, torch.float16 if small else dtype) for name, x in state.items()}
+        if small:
+            for name, x in state.items():
+                if x.is_floating_point() and x.dim() > 1:
+                    stored[name], stored[name + SCALES] = _packed(x)
+        data = to_bytes(stored)
         digest = hashlib.sha256(data).hexdigest()
         file = f"{role}-{digest[:8]}.safetensors"
         write_whole(folder / file, data)
-        parts[role] = replace(parts[role], file=file, sha256=digest, dtype=str(dtype).removeprefix("torch."))
+        kept_as = INT8 if small else str(dtype).removeprefix("torch.")
+        parts[role] = replace(parts[role], file=file, sha256=digest, dtype=kept_as)
     system = replace(system, parts=parts)
     text = yaml.safe_dump(to_mapping(system), sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
     write_whole(folder / CONFIG, text.encode())
@@ -205,3 +218,16 @@ def _stored(name: str, x: Tensor, dtype: torch.dtype) -> Tensor:
     if not stored.isfinite().all():
         raise ValueError(f"{name} is not finite as {dtype}")
     return stored
+
+
+def _packed(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix in int8, and a scale for each group of its weights, float32: the largest of them is 127 scales."""
+    flat = torch.nn.functional.pad(x.detach().float().cpu().flatten(), (0, -x.numel() % GROUP)).view(-1, GROUP)
+    scales = (flat.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+    packed = (flat / scales[:, None]).round().to(torch.int8)
+    return packed.flatten()[: x.numel()].view(x.shape).contiguous(), scales
+
+
+def _unpacked(packed: Tensor, scales: Tensor) -> Tensor:
+    each = scales.repeat_interleave(GROUP)[: packed.numel()]
+    return packed.float() * each.view(packed.shape)
