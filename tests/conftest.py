@@ -29,13 +29,21 @@ def tiny_durations():
     return RuleConfig(PHONES.identity, seconds, boundaries, tuple(i for i in boundaries if i != PHONES.id(" ")))
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch) -> Path:
+    """An empty folder of a user's own voices, not that of whoever runs the tests; a test may fill it."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("MYNAH_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A checkpoint folder: every part at 16 channels with random weights, and one built-in voice."""
     from tts.checkpoint import System
     from tts.pipeline import Synthesizer
-    from tts.prompts import save_voice
     from tts.train.assemble import complete, put_together
+    from tts.voices import save_voice
 
     folder = tmp_path_factory.mktemp("systems") / "tiny"
     system = complete(load_config(System, ROOT / "configs/tiny/system.yaml"), tiny_durations())

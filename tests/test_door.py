@@ -25,7 +25,8 @@ from tts.errors import (
     SettingsError,
     TextError,
 )
-from tts.prompts import best_window, cut, load_voice, save_voice
+from tts.prompts import best_window, cut
+from tts.voices import load_voice, save_voice
 
 FAST = {"steps": 1}
 

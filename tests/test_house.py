@@ -18,8 +18,18 @@ MODELS = {"sampling", "decoding", "nn"}
 # Which rooms a room may import besides itself and the floor. Read from the top: every arrow falls.
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
-    "serve": {"api", "pipeline", "result"},
-    "cli": {"__init__", "api", "pipeline", "request", "checkpoint", "weights", "train", "eval"},  # the last two: see LAZILY
+    "serve": {"api", "pipeline", "request", "prompts", "voices", "result", "checkpoint", "weights", "asr", "sampling"},
+    "cli": {
+        "__init__",
+        "api",
+        "pipeline",
+        "request",
+        "checkpoint",
+        "weights",
+        "serve",
+        "train",
+        "eval",
+    },  # the last two: see LAZILY
     "eval": {"api", "pipeline", "reconstruction", "result", "text", "asr", "weights"},
     "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"}
     | MODELS,
@@ -27,13 +37,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "pipeline", "result"},
     "api": {"pipeline", "result", "streaming", "weights"},
     "pipeline": {"parts", "prompts", "script", "reconstruction", "result", "registry", "checkpoint", "text", "asr", "sampling"}
-    | {"weights", "request", "streaming", "tries", "editing"},
+    | {"weights", "request", "streaming", "tries", "editing", "voices"},
     "editing": {"tries", "parts", "prompts", "request", "result", "script", "asr", "text"},
     "tries": {"parts", "request", "result", "script", "asr", "sampling"},
     "streaming": {"parts", "result", "vocoders"},
     "mixing": {"parts", "decoding", "nn", "text"},
     "request": {"parts", "checkpoint", "script", "text"},
     "reconstruction": set(),
+    "voices": {"prompts", "text"},
     "prompts": {"text", "asr"},
     "script": {"text", "duration"},
     "parts": {"checkpoint", "registry", "text"},
@@ -55,9 +66,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # Only inside functions: what the command line starts, and nothing else of inference.
 LAZILY = {("cli", "train"), ("cli", "eval")}
-# What any module may import while it is itself imported, besides the standard library; and what two rooms for people may.
+# What any module may import while it is itself imported, besides the standard library; and what rooms for people may.
 LIGHT = {"torch", "numpy", "safetensors", "tts"}
-ALSO_LIGHT = {"cli": {"typer", "rich"}, "eval": {"rich"}}
+ALSO_LIGHT = {"cli": {"typer", "rich"}, "serve": {"typer", "rich"}, "eval": {"rich"}}
 
 
 def modules() -> dict[str, Path]:

@@ -27,7 +27,7 @@ from tts.errors import FitError, MynahError, SettingsError
 from tts.frames import Plan, Request, Tokens, Utterance
 from tts.interfaces import Duration, Streaming
 from tts.parts import build_parts
-from tts.prompts import EncodedPrompt, PromptEncoder, load_voice, moved, voice_names, with_codes
+from tts.prompts import EncodedPrompt, PromptEncoder, moved, with_codes
 from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
 from tts.recording import read
 from tts.request import Manner, Task, find_language, understand
@@ -35,8 +35,7 @@ from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.script import Line, join, lay, plan_script, write_script
 from tts.streaming import Stream, sound, sound_of
 from tts.tries import say, seed_of
-
-VOICE = "voice:"  # a prompt that begins with this names a voice of the checkpoint
+from tts.voices import VOICE, load_voice, user_folder, voice_names
 
 
 class Synthesizer:
@@ -103,8 +102,9 @@ class Synthesizer:
 
     @property
     def voices(self) -> list[str]:
-        """Names of the voices it brings, for `prompt="voice:NAME"`."""
-        return voice_names(self.folder)
+        """Names of the voices it brings, then of those that the user keeps, for `prompt="voice:NAME"`."""
+        brought = voice_names(self.folder)
+        return [*brought, *(name for name in voice_names(user_folder()) if name not in brought)]
 
     # -------------------------------------------------------------------------------------------------- the doors
 
@@ -162,7 +162,7 @@ class Synthesizer:
         if isinstance(source, EncodedPrompt):
             return with_codes(source, self.parts.prompt_codec)
         if source is None or is_name:
-            built_in = self.system.extra.get("voice") or next(iter(self.voices), "")
+            built_in = self.system.extra.get("voice") or next(iter(voice_names(self.folder)), "")
             name = source.removeprefix(VOICE) if is_name else built_in
             voice = load_voice(self.folder, name, self.parts.encoder, self.parts.front_end.table)
             return with_codes(voice, self.parts.prompt_codec)

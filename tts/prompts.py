@@ -1,4 +1,4 @@
-"""A recording becomes a voice: its mel, its phones and where they lie; and voices that a checkpoint keeps in voices/.
+"""A recording becomes a voice: its mel, its phones and where they lie.
 
 recording ─► read_prompt ─► mel ─► posteriors ─┬─ prompt_text known ─► align ─┐
                                                └─ not known ────────► read ───┴─► tokens on frames ─► the best 12 s ─► codes
@@ -10,7 +10,6 @@ import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,8 +18,7 @@ from torch import Tensor
 from tts.asr.align import align, read, with_commas
 from tts.asr.phone_lm import PhoneLm, read_with_lm
 from tts.audio import read_prompt
-from tts.errors import CheckpointError, FitError, PromptError, TextError, nearest
-from tts.files import write_whole
+from tts.errors import TextError
 from tts.frames import Frames, Prompt, Tokens, Wave
 from tts.interfaces import Encoder, FrameCodec, FrontEnd, Recognizer
 
@@ -31,7 +29,6 @@ UNCLEAR = 0.3  # confidence of a reading below which the recording hardly holds 
 SPARSE = 2.0  # phones a second, likewise: of speech 5 to 15 are heard, of noise or a tone about one
 QUIET_FRAMES = 8  # without a phone: a silence long enough to cut in
 KEPT = 64  # encoded prompts that are remembered
-VOICES = "voices"  # the folder of a checkpoint with the voices that it brings
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,7 @@ class PromptEncoder:
             complaints.append(
                 f"The recording has {T / rate:.1f} seconds of speech; the clearest {(end - start) / rate:.1f} of them are used."
             )
-        voice = EncodedPrompt(*_row(mel, tokens, frames, self.front_end.table), (*warnings, *complaints))
+        voice = EncodedPrompt(*one_row(mel, tokens, frames, self.front_end.table), (*warnings, *complaints))
         return with_codes(voice, self.codec)
 
     def _phones(self, log_probs: Tensor, text: str | None, language: str) -> tuple[list[int], list[int], list[str]]:
@@ -190,52 +187,7 @@ def moved(frames: Frames, device: str | torch.device) -> Frames:
     return replace(frames, data=frames.data.to(device), lengths=frames.lengths.to(device))
 
 
-def save_voice(folder: str | Path, name: str, voice: EncodedPrompt) -> Path:
-    """Put a voice into a checkpoint's folder, for `prompt="voice:NAME"`. Raises OutputError."""
-    from safetensors.torch import save
-
-    prompt, mel = voice.prompt, voice.prompt.frames["mel"]
-    assert prompt.token_frames is not None
-    tensors = {
-        "mel": mel.data[0].half().cpu().contiguous(),
-        "tokens": prompt.tokens.ids[0].contiguous(),
-        "token_frames": prompt.token_frames[0].contiguous(),
-    }
-    path = Path(folder) / VOICES / f"{name}.safetensors"
-    path.parent.mkdir(exist_ok=True)
-    write_whole(path, save(tensors, {"table": prompt.tokens.table, "mel": mel.spec.flavour}))
-    return path
-
-
-def voice_names(folder: Path) -> list[str]:
-    """The voices that a checkpoint brings."""
-    return sorted(path.stem for path in (folder / VOICES).glob("*.safetensors"))
-
-
-def load_voice(folder: Path, name: str, encoder: Encoder, table: str) -> EncodedPrompt:
-    """A voice of a checkpoint. Raises PromptError for an unknown name, CheckpointError for a broken file, FitError."""
-    from safetensors import SafetensorError, safe_open
-
-    names = voice_names(folder)
-    if name not in names:
-        have = f"it has {', '.join(names)}" if names else "it has none; give a recording"
-        raise PromptError(f"{folder.name} has no voice {name!r}{nearest(name, names)}; {have}")
-    path = folder / VOICES / f"{name}.safetensors"
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            mel, tokens, frames = (file.get_tensor(key) for key in ("mel", "tokens", "token_frames"))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); get the checkpoint again") from error
-    if about.get("table") != table or about.get("mel") != encoder.emits.flavour:
-        raise FitError(f"{path} was made for another system: its mel or its symbols differ; get the checkpoint again")
-    if int(frames.sum()) != mel.shape[1] or tokens.shape != frames.shape:
-        raise CheckpointError(f"{path}: {int(frames.sum())} frames of tokens over {mel.shape[1]} of mel; get it again")
-    spoken = Frames(mel.float()[None], torch.tensor([mel.shape[1]]), encoder.emits)
-    return EncodedPrompt(*_row(spoken, tokens.tolist(), frames.tolist(), table))
-
-
-def _row(mel: Frames, tokens: list[int], frames: list[int], table: str) -> tuple[Prompt, float]:
+def one_row(mel: Frames, tokens: list[int], frames: list[int], table: str) -> tuple[Prompt, float]:
     """One Prompt of one row, and its seconds."""
     assert sum(frames) == mel.data.shape[2], (sum(frames), mel.data.shape)
     seconds = mel.data.shape[2] / float(mel.spec.rate)
