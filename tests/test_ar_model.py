@@ -23,8 +23,9 @@ DELAY = ARConfig(
 DEPTH = replace(DELAY, head="hierarchical")
 PREFIX = replace(DELAY, text="prefix", end=True, positions="sinusoidal", norm="rms")
 CROSS = replace(DELAY, text="cross", code_dim=None, delays=(0, 0, 2), bias=True)
-CONFIGS = [DELAY, DEPTH, PREFIX, CROSS, replace(PREFIX, head="hierarchical", code_dim=None, voice=False)]
-NAMES = ["delay", "depth", "prefix", "cross", "depth-prefix"]
+LEFT = replace(DEPTH, left=3)
+CONFIGS = [DELAY, DEPTH, LEFT, PREFIX, CROSS, replace(PREFIX, head="hierarchical", code_dim=None, voice=False)]
+NAMES = ["delay", "depth", "left", "prefix", "cross", "depth-prefix"]
 every = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 GREEDY = ARSettings(temperature=0.0)
 V = 7
@@ -303,7 +304,7 @@ def test_impossible_models_are_refused(wrong: dict[str, object]) -> None:
         replace(DELAY, **wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("config", [DELAY, DEPTH, CROSS])
+@pytest.mark.parametrize("config", [DELAY, DEPTH, LEFT, CROSS])
 def test_the_likelihood_of_codes_is_what_training_calls_their_surprise(config: ARConfig) -> None:
     model = backend(config)
     asked = utterance([0], config, prompt=False)

@@ -29,6 +29,15 @@ def lay(token_frames: Tensor, T: int) -> tuple[Tensor, Tensor]:
     return token, t - start
 
 
+def left_of(token_frames: Tensor, token: Tensor, stays: Tensor) -> Tensor:
+    """Of frames that `lay` has laid, how many more their token lasts after each [B, T] int64; -1 where there is none."""
+    L = token_frames.shape[1]
+    if L == 0:
+        return torch.full_like(token, -1)
+    lasts = token_frames.gather(1, token.clamp(max=L - 1))
+    return torch.where(token < L, lasts - 1 - stays, -1)
+
+
 class TextEncoder(nn.Module):
     """Tokens to vectors that know their neighbours: an embedding and ConvNeXt V2 blocks.
 

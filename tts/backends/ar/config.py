@@ -49,6 +49,7 @@ class ARConfig:
     text_layers: int = 4  # 0: none, and no table either: the text comes as `content`, vectors made elsewhere
     text_mult: float = 2.0
     stays: int = 16  # aligned: frames up to which a frame knows how long its phone has lasted
+    left: int = 0  # and those up to which it knows how long the plan lets it last on; 0: it does not
     # The codes in and out
     head: str = "delay"  # or "hierarchical": a small transformer over the books of a frame
     delays: tuple[int, ...] | None = None  # of a delay head; None: book k by k frames
@@ -67,6 +68,8 @@ class ARConfig:
         for name in ("vocabulary", "codebooks", "size", "text_dim", "stays", "depth_dim", "depth_layers", "depth_heads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.left < 0:
+            raise SettingsError(f"left must be at least 0, got {self.left}")
         if self.dim % 2 or self.text_dim % 2:
             raise SettingsError(f"dim and text_dim must be even, got {self.dim} and {self.text_dim}")
         if self.depth_dim % (2 * self.depth_heads):

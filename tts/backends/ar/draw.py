@@ -14,12 +14,14 @@ class ARDraw:
 
     prompt: [B] int64, how many leading frames are the prompt. drop_text: [B] bool, no text at all, as guidance needs.
     hide_phones: [B] bool, the prompt's phones are not known. masked: [B, T] bool, frames whose codes the model does not see.
+    hide_plan: [B] bool, no frame knows how long its phone will last on; None: all do.
     """
 
     prompt: Tensor
     drop_text: Tensor
     hide_phones: Tensor
     masked: Tensor
+    hide_plan: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class ARDrawConfig:
     drop_all: float = 0.1  # the prompt and the text together
     hide_prompt_phones: float = 0.15
     mask: float = 0.15  # share of the frames, MEAP (arXiv:2502.07490), section 3
+    hide_plan: float = 0.2  # so that the model can lead, too
 
 
 def draw(
@@ -56,4 +59,5 @@ def draw(
         prompt = torch.where(whole & (joins > 0), joins, prompt)
     drop_all = chance(config.drop_all)
     prompt = prompt.masked_fill(chance(config.drop_prompt) | drop_all, 0)
-    return ARDraw(prompt, drop_all, chance(config.hide_prompt_phones), chance(config.mask, T))
+    hide_phones, masked = chance(config.hide_prompt_phones), chance(config.mask, T)
+    return ARDraw(prompt, drop_all, hide_phones, masked, chance(config.hide_plan))

@@ -18,7 +18,7 @@ from tts.backends.ar.rows import begin, make_row, whole
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
-from tts.nn.text import lay
+from tts.nn.text import lay, left_of
 from tts.sampling.philox import PhiloxNoise
 
 IGNORED = -100  # a target that is not judged
@@ -73,7 +73,10 @@ class ARBackend(nn.Module):
         text, token_frames = self._text(utterance, noise)
         if token_frames is not None:
             token, stays = lay(token_frames, S)
-            told = told + self.network.place_text(text, token, stays)
+            left = left_of(token_frames, token, stays)
+            if noise.hide_plan is not None:
+                left = left.masked_fill(noise.hide_plan[:, None], -1)
+            told = told + self.network.place_text(text, token, stays, left)
         # 3. what the model says
         hidden = self.network(F.pad(said, (1, -1), value=V), told, text)
         losses = self._surprise(hidden, wanted)

@@ -49,6 +49,7 @@ class ARNetwork(nn.Module):
         self.text_in = nn.Linear(config.text_dim, config.dim)
         aligned = config.text == "aligned"
         self.stay = nn.Embedding(config.stays, config.dim) if aligned else None
+        self.left = nn.Embedding(1 + config.left, config.dim) if aligned and config.left else None  # row 0: not known
         self.advance = nn.Linear(config.dim, 1) if aligned else None
         rank = config.dim if config.code_dim is None else config.code_dim * config.codebooks
         self.voice = Voice(rank, config.dim) if config.voice else None
@@ -73,12 +74,18 @@ class ARNetwork(nn.Module):
         vectors = blank(self.text_in(vectors), known)
         return Text(F.pad(vectors, (0, 0, 0, 1)), F.pad(known, (0, 1)))
 
-    def place_text(self, text: Text, token: Tensor, stays: Tensor) -> Tensor:
-        """What frames are told of their phone: token [B, N] in [0, L], stays [B, N] frames it has lasted to [B, N, D]."""
+    def place_text(self, text: Text, token: Tensor, stays: Tensor, left: Tensor | None = None) -> Tensor:
+        """What frames are told of their phone: [B, N, D].
+
+        token [B, N] in [0, L]; stays [B, N] frames it has lasted; left [B, N] frames it will last on, -1 or None: not known.
+        """
         assert self.stay is not None
         rows = torch.arange(len(token), device=token.device)[:, None]
-        stay = self.stay(stays.clamp(max=self.config.stays - 1))
-        return text.vectors[rows, token] + blank(stay, text.known[rows, token])
+        when = self.stay(stays.clamp(max=self.config.stays - 1))
+        if self.left is not None:
+            left = torch.full_like(token, -1) if left is None else left
+            when = when + self.left(1 + left.clamp(max=self.config.left - 1))
+        return text.vectors[rows, token] + blank(when, text.known[rows, token])
 
     def hear(self, codes: Tensor, known: Tensor) -> Tensor:
         """The voice of codes [B, K, T] where known [B, T]: [B, D], zero where nothing is known, or without such a layer."""

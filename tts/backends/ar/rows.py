@@ -18,7 +18,7 @@ from tts.errors import PromptError, TextError
 from tts.frames import Plan, Utterance
 from tts.interfaces import Noise
 from tts.nn.kv_cache import KVCache
-from tts.nn.text import lay, read_prompt
+from tts.nn.text import lay, left_of, read_prompt
 
 CAP = 1.5  # a model that ends by itself may take this much longer than planned
 
@@ -32,6 +32,7 @@ class Row:
     n_before: int
     token: Tensor  # [P] the token of each frame of the prompt, L where it is not known (aligned)
     stays: Tensor  # [P] frames it has lasted (aligned)
+    left: Tensor  # [P] frames it will last on, -1 where that is not known (aligned)
     planned: Tensor  # [L - n_before] frames of each token of the target (aligned), else [0]
     frames: int  # planned, of the target
     seed: Tensor  # []
@@ -74,10 +75,10 @@ def make_row(config: ARConfig, utterance: Utterance, b: int, device: torch.devic
         ids = torch.cat((before, ids))
     P, L = codes.shape[1], len(ids)
     token, stays = lay(before_frames[None], P)
+    left = left_of(before_frames[None], token, stays)[0]
     token = torch.where(token[0] < len(before_frames), token[0], L)
-    return Row(
-        codes, ids, len(before), token, stays[0], planned, int(plan.frames(config.rate)[0]), utterance.seeds[b].to(device)
-    )
+    frames, seed = int(plan.frames(config.rate)[0]), utterance.seeds[b].to(device)
+    return Row(codes, ids, len(before), token, stays[0], left, planned, frames, seed)
 
 
 def begin(
@@ -101,10 +102,16 @@ def begin(
     # 2. where the text is, and how long it may take
     pointer, most = _bounds(config, rows, settings)
     before = torch.tensor([row.n_before for row in rows], device=device)
+    planned = _stack([row.planned for row in rows])  # [B, L] where text is aligned
 
     def place(position: Position) -> Tensor:
         token = torch.where(position.done, L, before + position.phone)
-        told = voice + network.place_text(text, token[:, None], position.stayed[:, None])[:, 0]
+        left = None
+        if settings.pointer == "plan":
+            left = (planned.gather(1, position.phone[:, None]) - 1 - position.stayed[:, None]).masked_fill(
+                position.done[:, None], -1
+            )
+        told = voice + network.place_text(text, token[:, None], position.stayed[:, None], left)[:, 0]
         return told if settings.guidance == 1 else torch.cat((told, torch.zeros_like(told)))
 
     # 3. the steps of the prompts, and the one that asks for the first frame
@@ -121,7 +128,7 @@ def begin(
         if pointer is not None:
             token = torch.where(row.token == len(row.ids), L, row.token)
             one = Text(text.vectors[b : b + 1], text.known[b : b + 1])
-            told[b, :n] = network.place_text(one, token[None], row.stays[None])[0]
+            told[b, :n] = network.place_text(one, token[None], row.stays[None], row.left[None])[0]
     first = voice if pointer is None else place(pointer.start())[:B]
     told[torch.arange(B, device=device), prompts] = first
     if settings.guidance != 1:
@@ -160,9 +167,10 @@ def whole(network: ARNetwork, row: Row, codes: Tensor) -> tuple[Tensor, Tensor]:
     told = told * (torch.arange(S, device=codes.device) >= P)[:, None]
     if config.text == "aligned":
         token, stays = lay(row.planned[None], S - P)
+        left = left_of(row.planned[None], token, stays)
         token = torch.where(token < len(row.planned), row.n_before + token, L)
-        token, stays = torch.cat((row.token[None], token), 1), torch.cat((row.stays[None], stays), 1)
-        told = told + network.place_text(text, token, stays)[0]
+        given = ((row.token, token), (row.stays, stays), (row.left, left))
+        told = told + network.place_text(text, *(torch.cat((before[None], after), 1) for before, after in given))[0]
     hidden = network(F.pad(steps, (1, -1), value=V), told[None], text)
     return hidden[0], steps[0].T
 
