@@ -225,13 +225,19 @@ def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance:
     Raises:
         OutputError: the extension or the rate is not one of the format's, or the path cannot be written.
     """
+    path = Path(path)
+    write_whole(path, encode(samples, rate, path.suffix.lower(), name=str(path), provenance=provenance))
+    return path
+
+
+def encode(samples: Tensor, rate: int, extension: str, *, name: str = "the sound", provenance: dict[str, Any]) -> bytes:
+    """What `save` writes into a file; extension: such as ".wav". name: what to call it in an error. Raises OutputError."""
     import numpy as np
     import soundfile
 
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}, got {path.suffix or 'no extension'!r}")
-    container, subtype = FORMATS[path.suffix.lower()]
+    if extension not in FORMATS:
+        raise OutputError(f"{name} must end in one of {', '.join(FORMATS)}, got {extension or 'no extension'!r}")
+    container, subtype = FORMATS[extension]
     data = np.asarray(samples.detach().cpu() if isinstance(samples, Tensor) else samples, dtype=np.float32).clip(-1.0, 1.0)
     if subtype == "PCM_16":  # libsndfile divides by 32768 and multiplies by 32767; what is read and written shall stay the same
         data = np.rint(data * 32768.0).clip(-32768, 32767).astype(np.int16)
@@ -244,7 +250,6 @@ def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance:
             sound.write(data)
     except soundfile.LibsndfileError as error:
         raise OutputError(
-            f"{path}: {container} cannot hold {channels} channels at {rate} Hz ({error.error_string}); try .wav"
+            f"{name}: {container} cannot hold {channels} channels at {rate} Hz ({error.error_string}); try .wav"
         ) from error
-    write_whole(path, buffer.getvalue())
-    return path
+    return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The command line: mynah say, edit, reconstruct, eval, version, and what trains. An error is a sentence, exit code 2."""
+"""The command line: mynah say, edit, reconstruct, voices, batch, eval, and what trains. An error is a sentence, exit code 2."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.progress import Progress
 
 from tts import __version__
 from tts.errors import MynahError, OutputError, SettingsError, TextError
+from tts.serve.commands import add_to, pair, settings_of
 
 # What takes long to import is imported inside the commands, so that --help is there at once.
 app = typer.Typer(
@@ -64,7 +65,7 @@ def say(
 ) -> None:
     """Speak a text in the voice of a recording."""
     _check_writable(out)
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     said = _standard_input() if text == "-" else text
     from tts.frames import Request
     from tts.pipeline import Synthesizer
@@ -124,7 +125,7 @@ def edit(
 ) -> None:
     """Change words of a recording, in its own voice; the rest of it stays as it is."""
     _check_writable(out)
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     from tts.pipeline import Synthesizer
 
     synthesizer = Synthesizer.from_pretrained(system, device)
@@ -201,7 +202,7 @@ def merge(
     """Make one corpus of several, for a training."""
     from tts.train.merge import merge as join
 
-    repeats = {name: float(value) for name, value in map(_pair, weight or ())}
+    repeats = {name: float(value) for name, value in map(pair, weight or ())}
     typer.echo(f"{out}: {join(folders, out, repeats)} items")
 
 
@@ -238,7 +239,7 @@ def assemble(
 
     lengths = typical_durations(durations, min_score=-3.0) if durations is not None else None
     grams = count_phones(phone_lm) if phone_lm is not None else None
-    system = make(folder, load_config(SystemConfig, config), dict(map(_pair, runs)), lengths, phone_lm=grams)
+    system = make(folder, load_config(SystemConfig, config), dict(map(pair, runs)), lengths, phone_lm=grams)
     typer.echo(f"{folder}: {system.name} {system.version}, {', '.join(system.parts)}")
 
 
@@ -274,7 +275,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Speak a protocol with the check off and on, or copy it, and measure words, phones, voices, quality and speed."""
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     if durations:
         _compare_durations(protocol or [], out, system, durations, seed)
         return
@@ -291,6 +292,9 @@ def version() -> None:
     from tts.weights import embedded
 
     typer.echo(f"mynah-tts {__version__}, systems: {', '.join(embedded()) or 'none'}")
+
+
+add_to(app)
 
 
 def _compare_durations(protocols: list[Path], out: Path, system: str, names: list[str], seed: int) -> None:
@@ -323,23 +327,6 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be made ({error.strerror}); give a folder you may write to") from error
-
-
-def _settings(given: list[str] | None) -> dict[str, Any] | None:
-    """KEY=VALUE, values as YAML reads them."""
-    import yaml
-
-    try:
-        return {key: yaml.safe_load(value) for key, value in map(_pair, given)} if given else None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"a setting's value cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _pair(written: str) -> tuple[str, str]:
-    key, sign, value = written.partition("=")
-    if not sign:
-        raise SettingsError(f"write NAME=VALUE, got {written!r}")
-    return key, value
 
 
 def _standard_input() -> str:

@@ -159,6 +159,14 @@ class Audio(Generic[Told]):
 
         return save(path, torch.from_numpy(self.samples), self.sample_rate, **self.report.provenance())
 
+    def encode(self, extension: str) -> bytes:
+        """The bytes of such a file; extension: ".wav" and so on. Raises OutputError."""
+        import torch
+
+        from tts.audio import encode
+
+        return encode(torch.from_numpy(self.samples), self.sample_rate, extension, provenance=self.report.provenance())
+
 
 @dataclass(frozen=True)
 class Failure:
