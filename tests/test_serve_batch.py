@@ -1,0 +1,393 @@
+"""A batch: manifests are understood or refused, files depend on nothing but their rows, and a killed run goes on exactly."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import pytest
+import soundfile
+from conftest import RATE, speech
+
+from tts import Request
+from tts.cli import main
+from tts.errors import CheckpointError, InputError, MynahError, OutputError, SettingsError
+from tts.serve import batch
+from tts.serve.batch import in_order, run_batch
+from tts.serve.manifests import Job, read_manifest, travelling
+from tts.serve.workers import Here, Outcome, Processes, Speaker, Work
+
+FAST = Request("", settings={"steps": 1}, check=False)
+TEXTS = ["One.", "Two and three.", "Four, five, six and seven.", "Eight."]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    return write(tmp_path / "m.jsonl", [{"id": f"item {i}", "text": text} for i, text in enumerate(TEXTS)])
+
+
+@pytest.fixture
+def run(tiny_folder):
+    """A batch of the tiny system, in this process."""
+
+    def go(manifest, out, engine=None, template=FAST, **options):
+        return run_batch(manifest, out, system=str(tiny_folder), template=template, engine=engine or Here(), **options)
+
+    return go
+
+
+def sounds(out):
+    return {path.name: path.read_bytes() for path in out.glob("*.wav")}
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Refuses:
+    """An engine that must not be asked."""
+
+    def run(self, work, jobs):
+        pytest.fail(f"{[job.id for job in jobs]} would be done again")
+        yield
+
+
+# ------------------------------------------------------------------------------------------------------------- manifests
+
+
+def test_every_kind_of_manifest_says_the_same(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"id": "a", "text": "Hi, you.", "prompt": "p/a.wav", "prompt_text": "So."}\n')
+    (tmp_path / "m.csv").write_text('id,text,prompt,prompt_text\r\na,"Hi, you.",p/a.wav,So.\r\n')
+    (tmp_path / "excel.csv").write_text("\ufeffid;text;prompt;prompt_text\na;Hi, you.;p/a.wav;So.\n", encoding="utf-8")
+    (tmp_path / "m.tsv").write_text("id\ttext\tprompt\tprompt_text\na\tHi, you.\tp/a.wav\tSo.\n")
+    (tmp_path / "m.lst").write_text("a|So.|p/a.wav|Hi, you.\n")
+    jobs = {path.name: read_manifest(path) for path in tmp_path.iterdir()}
+    (wanted,) = jobs["m.jsonl"]
+    assert len(jobs) == 5 and wanted.request.text == "Hi, you." and wanted.request.prompt_text == "So."
+    assert wanted.request.prompt == str(tmp_path.resolve() / "p/a.wav"), "paths are relative to the manifest"
+    assert all([job.request for job in found] == [wanted.request] for found in jobs.values())
+
+
+def test_a_row_may_say_everything_itself_and_the_rest_travels(tmp_path):
+    (tmp_path / "m.csv").write_text(
+        "id,text,voice,seed,speed,seconds,language,backend,check,settings,settings.steps,note,spede\n"
+        'a,Hi.,ann,7,,2.5,de,masked,no,"{""top_p"": 0.5}",4,"x, y",\n'
+        "b,Hi.,,,,,,,,,,,1\n"
+    )
+    one, two = read_manifest(tmp_path / "m.csv", Request("", "voice:bob", None, "flow", 3, 1.5, settings={"guidance": 2}))
+    request = one.request
+    assert (request.prompt, request.seed, request.speed, request.seconds) == ("voice:ann", 7, 1.0, 2.5)
+    assert (request.language, request.backend, request.check) == ("de", "masked", False)
+    assert request.settings == {"top_p": 0.5, "steps": 4}, "settings of another backend are not its own"
+    assert one.extra == {"note": "x, y"} and two.extra == {"spede": "1"}
+    assert (two.request.prompt, two.request.speed, two.request.settings) == ("voice:bob", 1.5, {"guidance": 2})
+    assert travelling([one, two]) == ["note", "spede (did you mean 'speed'?)"]
+
+
+def test_a_seed_comes_from_the_id_and_never_from_the_row(tmp_path):
+    rows = [{"id": "a", "text": "Hi."}, {"id": "b", "text": "Hi."}, {"text": "Hi."}, {"text": "Hi."}]
+    there = {job.id: job.request.seed for job in read_manifest(write(tmp_path / "m.jsonl", rows))}
+    back = {job.id: job.request.seed for job in read_manifest(write(tmp_path / "m.jsonl", rows[::-1]))}
+    other = {job.id: job.request.seed for job in read_manifest(tmp_path / "m.jsonl", Request("", seed=1))}
+    assert there == back and len(set(there.values())) == 4
+    assert not set(there.values()) & set(other.values())
+    own = read_manifest(write(tmp_path / "own.jsonl", [{"id": "a", "text": "Hi.", "seed": 5}]), Request("", seed=1))
+    assert own[0].request.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("m.jsonl", '{"text": "a"}\n{"text": ', "row 2: this is not JSON"),
+        ("m.jsonl", "[1]", "row 1: write an object"),
+        ("m.jsonl", '{"id": "a"}', "row 1, column text: it is missing"),
+        ("m.jsonl", '{"text": 5}', "row 1, column text: it must be text, got 5"),
+        ("m.jsonl", '{"text": "a", "seed": 1.5}', "row 1, column seed: it must be a whole number, got 1.5"),
+        ("m.jsonl", '{"text": "a", "seed": -1}', "row 1, column seed: seed must be"),
+        ("m.jsonl", '{"text": "a", "speed": 9}', "row 1, column speed: speed must be"),
+        ("m.jsonl", '{"text": "a", "speed": 2, "seconds": 2}', "speed or seconds, not both"),
+        ("m.jsonl", '{"text": "a", "prompt": "a.wav", "voice": "b"}', "row 1, column voice: give a prompt or a voice"),
+        ("m.jsonl", '{"text": "a", "prompt": [1]}', "row 1, column prompt"),
+        ("m.jsonl", '{"text": "a", "settings": "steps"}', "row 1, column settings: write JSON"),
+        ("m.jsonl", '{"text": "a", "check": "perhaps"}', "row 1, column check: it must be true or false"),
+        ("m.jsonl", '{"id": "a", "text": "a"}\n\n{"id": "a", "text": "b"}', "row 3, column id: 'a' is that of row 1"),
+        ("m.csv", "id,words\na,b\n", "row 1, column text: the header is id, words"),
+        ("m.csv", "id,text\na,b,c\n", "row 2: 3 fields under 2 columns"),
+        ("m.csv", 'id,text,seed\na,"b",x\n', "row 2, column seed: it must be a whole number, got 'x'"),
+        ("m.csv", 'id,text\na,"b"c\n', "row 2: the fields cannot be told apart"),
+        ("m.lst", "a|b|c\n", "row 1: 3 fields between bars"),
+        ("m.csv", "", "holds no items"),
+        ("m.csv", "text\n", "holds no items"),
+        ("m.csv", b"text\n\xff\n", "cannot be read as UTF-8"),
+        ("none.csv", None, "does not exist"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_is_one_sentence(tmp_path, name, content, says):
+    if content is not None:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r"^[^\n]+$") as refused:
+        read_manifest(tmp_path / name)
+    assert says in str(refused.value) and name in str(refused.value)
+
+
+def test_a_file_is_called_as_its_id_and_never_lies_elsewhere():
+    names = {name: Job(name, 1, Request("Hi.")).file_name for name in ("a-1_B", "../a", "a/b", "a b", "a.b", "é", "x" * 300)}
+    assert names["a-1_B"] == "a-1_B" and len(set(names.values())) == len(names)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzB0123456789_-") and len(name) < 100 for name in names.values())
+
+
+# ----------------------------------------------------------------------------------------------------------------- a run
+
+
+def test_each_item_has_a_file_and_a_line_with_the_verdict(run, tmp_path, recording):
+    rows = [
+        {"id": "a", "text": "One.", "prompt": str(recording), "note": {"deep": [1]}},
+        {"id": "b", "text": "", "note": "x"},
+        {"id": "c", "text": "One.", "prompt": "missing.wav"},
+        {"id": "d", "text": "One.", "backend": "flaw"},
+        {"id": "e", "text": "One.", "seed": 3},
+    ]
+    told = []
+    out = tmp_path / "out"
+    tally = run(write(tmp_path / "m.jsonl", rows), out, template=Request("", settings={"steps": 1}), progress=told.append)
+    assert (tally.items, tally.spoken, tally.failed, tally.before) == (5, 2, 3, 0) and told[-1] == tally and len(told) == 6
+    by_id = {line["id"]: line for line in lines(out / "results.jsonl")}
+    assert set(by_id) == {"a", "e"} and by_id["a"]["extra"] == {"note": {"deep": [1]}} and by_id["e"]["seed"] == 3
+    line = by_id["a"]
+    assert line["passed"] in (True, False) and line["tries"] >= 1 and {"missed", "repeated", "warnings"} <= line.keys()
+    assert soundfile.info(out / line["file"]).duration == pytest.approx(line["seconds"], abs=1e-3)
+    failed = {line["id"]: line for line in lines(out / "errors.jsonl")}
+    assert failed["b"]["error"] == "TextError" and failed["b"]["row"] == 2 and failed["b"]["extra"] == {"note": "x"}
+    assert "missing.wav does not exist" in failed["c"]["reason"] and "did you mean 'flow'?" in failed["d"]["reason"]
+
+
+def test_a_file_says_what_the_request_alone_says(run, tiny, tmp_path, manifest):
+    run(manifest, tmp_path / "out")
+    for job in read_manifest(manifest, FAST):
+        alone = tiny.speak(job.request).save(tmp_path / "alone.wav")
+        assert sounds(tmp_path / "out")[f"{job.file_name}.wav"] == alone.read_bytes()
+
+
+def test_a_prompt_is_heard_once_for_all_that_name_it(tiny, recording, monkeypatch):
+    heard = []
+    encode = tiny.encode_prompt
+    monkeypatch.setattr(tiny, "encode_prompt", lambda *given: heard.append(given) or encode(*given))
+    speaker = Speaker(Work("tiny"), tiny)
+    jobs = [
+        Job(f"{i}", i, Request("One.", prompt, settings={"steps": 1})) for i, prompt in enumerate([str(recording), "no"] * 3)
+    ]
+    outcomes = [speaker(job) for job in jobs]
+    prompts = [given[0] for given in heard if isinstance(given[0], str)]
+    assert prompts == [str(recording), "no"] and [outcome.sound is None for outcome in outcomes] == [False, True] * 3
+
+
+def test_the_longest_come_first_and_voices_together():
+    texts = [("a", "x" * 10, "v"), ("b", "x" * 100, "w"), ("c", "x" * 101, "v"), ("d", "x" * 102, "w")]
+    assert [job.id for job in in_order([Job(i, 0, Request(text, voice)) for i, text, voice in texts])] == ["c", "b", "d", "a"]
+
+
+def test_other_formats(run, manifest, tmp_path):
+    run(manifest, tmp_path / "out", extension=".flac")
+    assert len(list((tmp_path / "out").glob("*.flac"))) == len(TEXTS)
+    with pytest.raises(SettingsError, match=r"one of \.wav"):
+        run(manifest, tmp_path / "out", extension=".exe")
+
+
+def test_what_no_worker_can_do_is_one_error_before_the_work(run, manifest, tmp_path):
+    with pytest.raises(SettingsError, match="did you mean 'steps'"):
+        run(manifest, tmp_path / "out", template=Request("", settings={"stepz": 1}))
+    with pytest.raises(CheckpointError):
+        run_batch(manifest, tmp_path / "out", system="base-xx")
+    with pytest.raises(SettingsError, match="workers must be"):
+        run(manifest, tmp_path / "out", workers=0)
+
+
+# -------------------------------------------------------------------------------------------------------------- going on
+
+
+def test_what_is_done_is_not_done_again(run, manifest, tmp_path):
+    run(manifest, tmp_path)
+    before = sounds(tmp_path), (tmp_path / "results.jsonl").read_bytes()
+    tally = run(manifest, tmp_path, Refuses())
+    assert (tally.before, tally.spoken) == (4, 0) and before == (sounds(tmp_path), (tmp_path / "results.jsonl").read_bytes())
+
+
+def test_only_what_was_changed_is_done_again(run, manifest, tmp_path):
+    run(manifest, tmp_path)
+    before = sounds(tmp_path)
+    rows = lines(manifest)
+    rows[1]["text"] = "Now something else."
+    (victim, *_) = [name for name in before if name.startswith("item_3")]
+    (tmp_path / victim).write_bytes(before[victim][:-10])
+    tally = run(write(manifest, rows), tmp_path)
+    after = sounds(tmp_path)
+    assert (tally.before, tally.spoken) == (2, 2) and after[victim] == before[victim]
+    assert [name for name in sorted(before) if before[name] != after[name]] == [f"{read_manifest(manifest)[1].file_name}.wav"]
+    assert len(lines(tmp_path / "results.jsonl")) == 4
+
+
+def test_a_recording_that_was_replaced_is_heard_again(run, tmp_path):
+    soundfile.write(tmp_path / "me.wav", speech(2.0), RATE)
+    rows = [{"id": "a", "text": "One.", "prompt": "me.wav"}, {"id": "b", "text": "One."}]
+    manifest = write(tmp_path / "m.jsonl", rows)
+    run(manifest, tmp_path / "out")
+    soundfile.write(tmp_path / "me.wav", speech(2.0, hz=200.0), RATE)
+    assert run(manifest, tmp_path / "out").before == 1
+
+
+def test_what_failed_is_tried_again_and_only_the_last_try_is_told(run, tmp_path):
+    manifest = write(tmp_path / "m.jsonl", [{"id": "a", "text": "One.", "prompt": "me.wav"}])
+    assert run(manifest, tmp_path / "out").failed == 1 and run(manifest, tmp_path / "out").failed == 1
+    assert len(lines(tmp_path / "out/errors.jsonl")) == 1
+    soundfile.write(tmp_path / "me.wav", speech(2.0), RATE)
+    assert run(manifest, tmp_path / "out").spoken == 1 and not (tmp_path / "out/errors.jsonl").exists()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the house catches it."""
+
+
+@pytest.mark.parametrize("where", ["before the line", "half of the line", "before the sound", "after the sound"])
+def test_a_run_that_ends_at_any_step_of_the_books_goes_on_exactly(run, manifest, tmp_path, monkeypatch, where):
+    run(manifest, tmp_path / "whole")
+    out, steps = tmp_path / "out", iter(range(100))
+    append, write_whole = batch._append, batch.write_whole
+
+    def line(path, told):
+        if next(steps) == 2 and where != "before the sound" and where != "after the sound":
+            if where == "half of the line":
+                path.write_bytes(path.read_bytes() + json.dumps(told)[:50].encode())
+            raise Killed
+        append(path, told)
+
+    def sound(path, data):
+        if len(sounds(out)) == 2 and path.suffix == ".wav" and where == "before the sound":
+            (path.parent / f".{path.name}.1-1.part").write_bytes(data[:100])
+            raise Killed
+        write_whole(path, data)
+        if len(sounds(out)) == 3 and where == "after the sound":
+            raise Killed
+
+    monkeypatch.setattr(batch, "_append", line)
+    monkeypatch.setattr(batch, "write_whole", sound)
+    with pytest.raises(Killed):
+        run(manifest, out)
+    monkeypatch.undo()
+    finished = set(sounds(out))
+    again = []
+
+    class Watched(Here):
+        def run(self, work, jobs):
+            again.extend(f"{job.file_name}.wav" for job in jobs)
+            return super().run(work, jobs)
+
+    run(manifest, out, Watched())
+    assert not finished & set(again), "what was finished is done again"
+    assert sounds(out) == sounds(tmp_path / "whole") and list(out.glob(".*.part")) == []
+    assert sorted(line["id"] for line in lines(out / "results.jsonl")) == [f"item {i}" for i in range(4)]
+
+
+def test_two_batches_do_not_write_to_one_folder(run, manifest, tmp_path):
+    pytest.importorskip("fcntl")
+
+    class Second(Here):
+        def run(self, work, jobs):
+            with pytest.raises(OutputError, match="another batch is writing"):
+                run(manifest, tmp_path)
+            return super().run(work, jobs)
+
+    assert run(manifest, tmp_path, Second()).spoken == 4
+
+
+# --------------------------------------------------------------------------------------------------------------- workers
+
+
+@dataclass(frozen=True)
+class Fake(Work):
+    """Work that needs no system: a text is what it says, and "die" ends the worker."""
+
+    def open(self, number):
+        if self.system == "none":
+            raise CheckpointError("there is no system")
+        return answer
+
+
+def answer(job):
+    if job.request.text == "die":
+        os._exit(3)
+    return Outcome(job.id, {"id": job.id, "in": os.environ["OMP_NUM_THREADS"]}, job.request.text.encode())
+
+
+def test_a_worker_that_dies_costs_its_item_and_nothing_else():
+    jobs = [Job(f"{i}", i, Request("die" if i == 1 else f"text {i}")) for i in range(5)]
+    outcomes = {outcome.id: outcome for outcome in Processes(2).run(Fake("fake", threads=3), jobs)}
+    assert {i: outcome.sound for i, outcome in outcomes.items()} == {
+        f"{i}": None if i == 1 else f"text {i}".encode() for i in range(5)
+    }
+    assert "2 workers ended while they spoke it (exit code 3)" in outcomes["1"].told["reason"]
+    assert outcomes["0"].told["in"] == "3" and os.environ.get("OMP_NUM_THREADS") != "3", "each has its share of threads"
+
+
+def test_what_a_worker_cannot_open_is_raised_here():
+    with pytest.raises(MynahError, match="there is no system"):
+        list(Processes(1).run(Fake("none"), [Job("a", 1, Request("x"))]))
+
+
+def test_workers_say_what_one_process_says_whatever_the_order(run, manifest, tmp_path):
+    run(manifest, tmp_path / "here")
+    write(tmp_path / "back.jsonl", lines(manifest)[::-1])
+    run(tmp_path / "back.jsonl", tmp_path / "there", Processes(2))
+    assert sounds(tmp_path / "here") == sounds(tmp_path / "there") and len(sounds(tmp_path / "here")) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_batch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(run, tiny_folder, tmp_path):
+    rows = [{"id": f"{i}", "text": "One and two and three. " * (1 + i % 3)} for i in range(12)]
+    manifest, out = write(tmp_path / "m.jsonl", rows), tmp_path / "out"
+    run(manifest, tmp_path / "whole")
+    words = ["batch", manifest, "--out", out, "--workers", "2", "--system", tiny_folder, "--set", "steps=1", "--no-check"]
+    program = [sys.executable, "-m", "tts.cli", *map(str, words)]
+    dice = random.Random(0)
+    for how in ("interrupt", "kill", "kill all", "kill"):
+        process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        had = len(sounds(out))
+        while len(sounds(out)) < had + 1 + dice.randrange(2) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(dice.random() * 0.05)
+        finished = {path: path.stat().st_mtime_ns for path in out.glob("*.wav")}
+        if how == "kill":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+        _, complained = process.communicate()
+        if how == "interrupt":
+            assert process.returncode == 130 and complained.startswith("mynah: stopped") and complained.count("\n") == 1
+    assert len(sounds(out)) < 12, "there is something left to go on with"
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("*.wav")}
+    subprocess.run(program, check=True, capture_output=True)
+    assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "what was finished is done again"
+    assert sounds(out) == sounds(tmp_path / "whole") and list(out.glob(".*.part")) == []
+    assert sorted(int(line["id"]) for line in lines(out / "results.jsonl")) == list(range(12))
+
+
+def test_the_command_tells_what_failed_and_exits_with_1(tiny_folder, tmp_path, capsys):
+    manifest = write(tmp_path / "m.jsonl", [{"id": "a", "text": "One.", "note": 1}, {"id": "b", "text": ""}])
+    words = ["batch", manifest, "--out", tmp_path / "out", "--workers", "1", "--system", tiny_folder, "--set", "steps=1"]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(word) for word in words])
+    told, complained = capsys.readouterr()
+    assert stopped.value.code == 1 and "1 spoken" in told and "1 failed, see" in told and "travel along: note" in complained
+    with pytest.raises(SystemExit) as stopped:
+        main(["batch", str(tmp_path / "none.csv"), "--out", str(tmp_path / "other")])
+    told, complained = capsys.readouterr()
+    assert stopped.value.code == 2 and told == "" and complained.count("\n") == 1 and not (tmp_path / "other").exists()
