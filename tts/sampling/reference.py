@@ -49,6 +49,31 @@ def sample_codes(
     return _likeliest(x) if policy.temperature == 0 else _draw(x / policy.temperature, uniforms, policy)
 
 
+def guided(logits: Tensor, scale: float) -> Tensor:
+    """Scores [2B, ...] of conditional and then unconditional rows to [B, ...], in float32; at scale 1 there is one group.
+
+    u + scale * (c - u), see tts/decoding/guidance.py; what the condition rules out stays so: -inf - -inf would be NaN.
+    """
+    if scale == 1:
+        return logits
+    conditional, unconditional = logits.float().chunk(2)
+    mixed = unconditional + scale * (conditional - unconditional)
+    return mixed.masked_fill(conditional == -torch.inf, -torch.inf)
+
+
+def flow_step(x: Tensor, velocity: Tensor, step: float, scale: float = 1.0) -> Tensor:
+    """x [B, ...] carried on by a time: x + step * velocity, in float32, narrowed to x's type at the end.
+
+    velocity: [B, ...], or where scale is not 1 [2B, ...], guided as scores are. The Euler solver takes one a step; the midpoint
+    solver one half as long, and one from the same x with the velocity that it finds there.
+    """
+    v = velocity.float()
+    if scale != 1:
+        conditional, unconditional = v.chunk(2)
+        v = unconditional + scale * (conditional - unconditional)
+    return (x.float() + step * v).to(x.dtype)
+
+
 def _penalise(x: Tensor, history: Tensor, penalty: Each[float]) -> Tensor:
     """Either way a code becomes less likely: x / penalty is the smaller one where x > 0, x * penalty where x < 0."""
     is_code = (history >= 0) & (history < x.shape[-1])
