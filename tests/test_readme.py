@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     "README.md": README,
-    **{f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("architecture", "codec")},
+    **{
+        f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for name in ("architecture", "batch", "codec")
+    },
 }
 TABLE = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| `(\w+)` \|$", README, re.MULTILINE)
 LATER = {"docs/hello.wav"}  # made by the embedded weights, and linked to where there are any

@@ -358,7 +358,7 @@ def test_a_batch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(run, 
     words = ["batch", manifest, "--out", out, "--workers", "2", "--system", tiny_folder, "--set", "steps=1", "--no-check"]
     program = [sys.executable, "-m", "tts.cli", *map(str, words)]
     dice = random.Random(0)
-    for how in ("interrupt", "kill", "kill all", "kill"):
+    for how in ("interrupt", "kill", "kill all"):
         process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True)
         had = len(sounds(out))
         while len(sounds(out)) < had + 1 + dice.randrange(2) and process.poll() is None:

@@ -35,7 +35,7 @@ def synthesize(
     Args:
         text: any length; sentences are spoken one by one. `[word](/fəˈnɛtɪk/)` says how, `[pause:0.5]` is silence in seconds.
         prompt: the voice: a path, an open binary file, (samples, rate), a list of these, "voice:NAME" for a voice that the
-            system brings, what `Synthesizer.encode_prompt` gave, or None for the built-in voice. 3 to 12 seconds are best.
+            system brings or you keep, what `Synthesizer.encode_prompt` gave, or None for the built-in voice. 3 to 12 s is best.
         prompt_text: what is said in the prompt, where it is known; else the recognizer reads it.
         backend: by name. settings: the backend's settings, or a mapping of some of their fields, such as {"steps": 8}.
         seed: 0 to 2**63 - 1. Another seed says the same in another way.
