@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import pytest
 import soundfile
 from conftest import RATE, speech
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tts import Request
 from tts.cli import main
 from tts.errors import CheckpointError, InputError, MynahError, OutputError, SettingsError
 from tts.serve import batch
 from tts.serve.batch import in_order, run_batch
-from tts.serve.manifests import Job, read_manifest, travelling
+from tts.serve.manifests import COLUMNS, Job, read_manifest, travelling
 from tts.serve.workers import Here, Outcome, Processes, Speaker, Work
 
 FAST = Request("", settings={"steps": 1}, check=False)
@@ -109,6 +111,8 @@ def test_a_seed_comes_from_the_id_and_never_from_the_row(tmp_path):
     [
         ("m.jsonl", '{"text": "a"}\n{"text": ', "row 2: this is not JSON"),
         ("m.jsonl", "[1]", "row 1: write an object"),
+        ("m.jsonl", '{"text": ' + "[" * 100_000, "row 1: this is not JSON"),
+        ("m.jsonl", '{"text": "\\ud800"}', "row 1: it holds half of a character"),
         ("m.jsonl", '{"id": "a"}', "row 1, column text: it is missing"),
         ("m.jsonl", '{"text": 5}', "row 1, column text: it must be text, got 5"),
         ("m.jsonl", '{"text": "a", "seed": 1.5}', "row 1, column seed: it must be a whole number, got 1.5"),
@@ -137,6 +141,25 @@ def test_a_manifest_that_cannot_be_used_is_one_sentence(tmp_path, name, content,
     with pytest.raises(InputError, match=r"^[^\n]+$") as refused:
         read_manifest(tmp_path / name)
     assert says in str(refused.value) and name in str(refused.value)
+
+
+TEXT = st.text(max_size=20) | st.sampled_from(["One.", "a.wav", "voice:ann", "1", "true", '{"steps": 1}', "\t", "|"])
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.lists(TEXT, max_size=2)
+ROWS = st.dictionaries(st.sampled_from([*COLUMNS, "settings.steps", "note"]) | TEXT, VALUES, max_size=6)
+LINES = st.lists(ROWS.map(json.dumps) | TEXT, max_size=4).map("\n".join)
+
+
+@given(content=LINES.map(str.encode) | st.binary(max_size=60), kind=st.sampled_from(["jsonl", "csv", "tsv", "lst"]))
+@settings(max_examples=150, deadline=None)
+def test_whatever_a_manifest_holds_it_is_understood_or_refused(tmp_path_factory, content, kind):
+    path = tmp_path_factory.getbasetemp() / f"any.{kind}"
+    path.write_bytes(content)
+    try:
+        jobs = read_manifest(path)
+    except InputError as error:
+        assert path.name in str(error)
+    else:
+        assert jobs and len({job.file_name for job in jobs}) == len(jobs)
 
 
 def test_a_file_is_called_as_its_id_and_never_lies_elsewhere():

@@ -209,7 +209,7 @@ def _keys(jobs: Sequence[Job], folder: Path, system: System, extension: str) -> 
     def heard(prompt: str) -> str:
         try:
             path = find_voice(folder, prompt.removeprefix(VOICE)) if prompt.startswith(VOICE) else Path(prompt)
-            return _digest(path)
+            return _digest(path) if path.is_file() else "missing"
         except (PromptError, OSError, ValueError):  # it will fail, or be there by then
             return "missing"
 

@@ -110,7 +110,10 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{path}, row {number}: it holds half of a character, {error.object[error.start]!a}") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, row {number}: this is not JSON ({error}); write one object a line") from error
         if not isinstance(row, dict):
             raise InputError(f'{path}, row {number}: write an object, such as {{"text": "…"}}, got {line.strip()[:40]}')
@@ -237,7 +240,7 @@ def _settings(path: Path, number: int, row: dict[str, Any], request: Request, te
     given = row.get("settings", {})
     try:
         given = json.loads(given) if isinstance(given, str) else given
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(
             f'{path}, row {number}, column settings: write JSON, such as {{"steps": 8}}, got {given!r}'
         ) from error
@@ -254,5 +257,5 @@ def _value(written: Any) -> Any:
     """A field of a table as the number or truth it spells; else as it is."""
     try:
         return json.loads(written) if isinstance(written, str) else written
-    except ValueError:
+    except (ValueError, RecursionError):
         return written
