@@ -84,7 +84,7 @@ def test_the_codes_follow_the_stated_law(policy):
     if policy.min_p is not None:
         p = p * (p >= policy.min_p * p[0])
     law = torch.zeros(16, dtype=torch.float64).scatter(0, order, p / p.sum())
-    N = 40_000
+    N = 120_000
     drawn = sample_codes(x.expand(N, 1, 16), torch.rand(N, 1, generator=generator), policy)
     assert abs(chi_square(drawn, law)) < 4
 

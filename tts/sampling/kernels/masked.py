@@ -49,7 +49,7 @@ def draw_cells(
     BLOCK: tl.constexpr,  # at least V
 ):
     b, t = tl.program_id(0), tl.program_id(1)
-    cell = b * T + t
+    cell = (b * T + t).to(tl.int64)  # times V it may be past 32 bits
     v = tl.arange(0, BLOCK)
     code = tl.load(codes + b * codes_item + t)
     sure, worth = 1.0, float("inf")

@@ -20,7 +20,7 @@ def spec_verify(
     ROUNDS: tl.constexpr,  # of bisection
     BLOCK: tl.constexpr,  # at least V
 ):
-    n = tl.program_id(0)
+    n = tl.program_id(0).to(tl.int64)
     v = tl.arange(0, BLOCK)
     p = tl.load(target + n * V + v, mask=v < V, other=0.0).to(tl.float64)
     q = tl.load(draft + n * V + v, mask=v < V, other=0.0).to(tl.float64)
