@@ -95,7 +95,9 @@ def test_a_recording_longer_than_a_prompt_may_be_is_heard_in_pieces(tiny, home, 
     assert len(heard) == 3 and voice.seconds < 1.2
 
 
-def test_texts_are_one_for_each_recording(tiny, recording):
+def test_texts_are_one_for_each_recording(tiny, home, recording):
+    add_voice(tiny, "told", [recording, recording], ["One.", "Two."])
+    assert about_voice(home / "voices/told.safetensors")["text"] in ("One.", "Two.")
     with pytest.raises(SettingsError, match="2 recordings, or none; got 1"):
         add_voice(tiny, "ann", [recording, recording], ["One."])
     with pytest.raises(PromptError, match="one recording or more"):
@@ -193,6 +195,8 @@ def test_the_commands_keep_show_list_hand_on_and_remove_a_voice(mynah, tiny_fold
     assert code == 0 and "tiny" in told and "none recorded" in told
     code, told, _ = mynah("voices", "show", "me", *system)
     assert code == 0 and "consent: none recorded" in told and told.count("recording: me.wav") == 2
+    code, told, _ = mynah("voices", "show", "tiny", *system)
+    assert code == 0 and "its model card" in told and "consent" not in told
     assert mynah("voices", "export", "me", tmp_path / "you.safetensors", *system)[0] == 0
     code, told, _ = mynah("voices", "import", tmp_path / "you.safetensors", *system)
     assert code == 0 and "voice:you is yours" in told

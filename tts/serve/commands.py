@@ -84,12 +84,15 @@ def list_voices(system: System = "base-en") -> None:
 def show(name: Name, system: System = "base-en") -> None:
     """Tell where a voice comes from: recordings, consent, and the system it was made for."""
     from tts.serve.voices import sources_of
-    from tts.voices import about_voice, find_voice
+    from tts.voices import about_voice, find_voice, voice_names
     from tts.weights import find
 
     path = find_voice(find(system), name)
     about = about_voice(path)
     typer.echo(f"{path}")
+    if name in voice_names(find(system)):
+        typer.echo(f"a voice of {system}; its model card tells where it comes from")
+        return
     typer.echo(f"consent: {about.get('consent') or 'none recorded'}")
     for key in ("system", "seconds", "text"):
         if about.get(key):
