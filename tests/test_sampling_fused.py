@@ -170,7 +170,7 @@ def test_a_masked_pass_draws_and_keeps_what_the_decoder_does(device, policy, noi
     masked = torch.tensor([[True, True, True], [False, True, True]])
     codes = torch.randint(0, V, (B, T), generator=torch.Generator().manual_seed(3)).masked_fill(masked, V)
     seeds, step, stay = torch.tensor([3, -9]), torch.tensor([0, 2]), torch.tensor([2, 1])
-    left, temperature, scales = torch.tensor([1.0, 0.5]), torch.tensor([0.7, 0.0]), torch.tensor([1.5, 2.0])
+    left, temperature, scales = torch.tensor([0.1, 0.5]), torch.tensor([0.7, 0.0]), torch.tensor([1.5, 2.0])
     # 1. as tts/decoding/masked.py does it
     b, t = masked.nonzero(as_tuple=True)
     uniforms = PhiloxNoise().uniform(seeds[:, None], Purpose.MASKED, book, torch.arange(T), step[:, None])

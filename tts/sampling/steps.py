@@ -126,7 +126,7 @@ def close_step(steps: Steps) -> Tensor:
     frames = s - steps.delays
     steps.ends.copy_(torch.minimum(steps.ends, torch.where(column[:, 0] == steps.V, s, steps.ends)))
     steps.left.copy_((steps.ends + steps.late - s - 1).clamp(min=0))
-    column.copy_(column.where((frames < steps.ends[:, None]) | (frames < 0), steps.V))
+    column.copy_(column.where(frames < steps.ends[:, None], steps.V))
     steps.clock[0] = s + 1
     return column
 

@@ -144,7 +144,7 @@ def embed_codes(
     for k in tl.static_range(K):
         frame = step - tl.load(delays + k)
         code = tl.load(row + k * said_book)
-        code = tl.where((frame < end) | (frame < 0), code, V)
+        code = tl.where(frame < end, code, V)
         tl.store(row + k * said_book, code, mask=first)
         x = tl.load(table + (k * (V + 1) + code) * D + d, mask=d < D, other=0.0).to(tl.float32)
         if SUM:
