@@ -6,7 +6,7 @@
     spec_verify, flow_step       one launch each
 
 They run on CUDA, and in Triton's interpreter where TRITON_INTERPRET=1 was set before Triton was imported. The codes are those
-of the plain definitions for equal uniforms, but where rounding moves a sum across the uniform (about one draw in a million).
+of the plain definitions for equal uniforms, but where rounding moves a sum across the uniform.
 """
 
 from __future__ import annotations
