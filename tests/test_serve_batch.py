@@ -350,6 +350,7 @@ def answer(job):
     return Outcome(job.id, {"id": job.id, "in": os.environ["OMP_NUM_THREADS"]}, job.request.text.encode())
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_item_and_nothing_else():
     jobs = [Job(f"{i}", i, Request("die" if i == 1 else f"text {i}")) for i in range(5)]
     outcomes = {outcome.id: outcome for outcome in Processes(2).run(Fake("fake", threads=3), jobs)}
