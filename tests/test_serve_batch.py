@@ -346,6 +346,7 @@ class Fake(Work):
 
 def answer(job):
     if job.request.text == "die":
+        time.sleep(1.0)  # by now the other worker waits, with nothing to do; its job once came back to nobody
         os._exit(3)
     return Outcome(job.id, {"id": job.id, "in": os.environ["OMP_NUM_THREADS"]}, job.request.text.encode())
 

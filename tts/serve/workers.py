@@ -163,6 +163,11 @@ class Processes:
                 while len(alive) < min(self.workers, len(todo) + sum(len(worker.jobs) for worker in alive)):
                     alive.append(_start(work, started))
                     started += 1
+                for worker in alive:  # also one that has waited: a dead worker's job may have come back
+                    if worker.ready and not worker.jobs and todo:
+                        worker.jobs.append(todo.popleft())
+                        with suppress(OSError):  # it is dead, which the next look at its pipe tells
+                            worker.pipe.send(worker.jobs[0])
                 ready = wait([worker.pipe for worker in alive])
                 for worker in [worker for worker in alive if worker.pipe in ready]:
                     try:
@@ -175,10 +180,6 @@ class Processes:
                         raise answer
                     worker.ready = True
                     worker.jobs.clear()
-                    if todo:
-                        worker.jobs.append(todo.popleft())
-                        with suppress(OSError):  # it is dead, which the next look at its pipe tells
-                            worker.pipe.send(worker.jobs[0])
                     if answer is not None:
                         yield answer
         finally:
