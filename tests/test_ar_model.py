@@ -27,7 +27,7 @@ LEFT = replace(DEPTH, left=3)
 CONFIGS = [DELAY, DEPTH, LEFT, PREFIX, CROSS, replace(PREFIX, head="hierarchical", code_dim=None, voice=False)]
 NAMES = ["delay", "depth", "left", "prefix", "cross", "depth-prefix"]
 every = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
-GREEDY = ARSettings(temperature=0.0)
+GREEDY = ARSettings(temperature=0.0, guidance=1.0)
 V = 7
 
 
@@ -318,7 +318,7 @@ def test_the_likelihood_of_codes_is_what_training_calls_their_surprise(config: A
 def test_of_one_code_in_place_of_another_the_likeliest_is_the_one_that_greed_says(config: ARConfig) -> None:
     model = backend(config)
     asked = utterance([0, 1], config)
-    codes = model.generate(asked, ARSettings(temperature=0.0))
+    codes = model.generate(asked, GREEDY)
     best = model.log_probs(asked, codes)
     for b, n in enumerate(codes.lengths.tolist()):
         for k, t in ((0, 0), (1, n // 2), (2, n - 1)) if n else ():

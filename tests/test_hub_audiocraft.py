@@ -80,7 +80,7 @@ def test_the_backend_itself_says_those_codes_from_content() -> None:
         said["text"].transpose(1, 2), torch.tensor([said["text"].shape[1]]), FrameSpec("latents", 16, backend.emits.rate)
     )
     asked = Utterance(Tokens.of([[]], ""), torch.zeros(1).long(), plan=Plan(torch.tensor([frames / 50])), content=text)
-    made = backend.generate(asked, {"temperature": 0.0})
+    made = backend.generate(asked, {"temperature": 0.0, "guidance": 1.0})
     assert torch.equal(made.data, torch.stack([said["greedy"][:, k, k : k + frames] for k in range(K)], 1))
 
 

@@ -16,7 +16,7 @@ DOCUMENTS = {
     "README.md": README,
     **{
         f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-        for name in ("architecture", "batch", "codec")
+        for name in ("architecture", "ar", "batch", "codec")
     },
 }
 TABLE = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| `(\w+)` \|$", README, re.MULTILINE)

@@ -122,7 +122,8 @@ class ARSettings(Policy):
     slack: those bounds, as shares of the frames planned; a phone that is planned may last one frame more.
     """
 
-    temperature: Each[float] = 0.8
+    guidance: float = 3.0
+    temperature: Each[float] = 0.3
     top_k: Each[int] | None = 64
     pointer: str = "plan"
     slack: tuple[float, float] = (0.5, 1.5)
