@@ -46,6 +46,5 @@ def merge(folders: Sequence[str | PathLike[str]], out: str | PathLike[str], weig
                 tokens, frames = (corpus.tokens(i).tolist(), corpus.token_frames(i).tolist()) if here else ([], [])
                 rows.append((tokens, frames, corpus.score(i) if here else UNALIGNED))
     if any(corpus.alignment is not None for corpus in corpora):
-        tokens, frames, scores = zip(*rows, strict=True)
-        save_alignment(out, tokens, frames, scores)
+        save_alignment(Path(out), [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
     return len(seen)
