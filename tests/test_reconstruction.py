@@ -19,13 +19,16 @@ from tts.reconstruction import bits_per_second, count_codebooks, reconstruct
 K = 8  # codebooks of the tiny system
 
 
+CODED = ("backend.ar", "backend.masked", "backend.mixed")
+
+
 def changed(folder, role="backend.ar", **changes):
     """The checkpoint of a folder with other values in the config of one part; no values: without that part.
 
-    Without the backend of codes anyway, which speaks those of one codec only.
+    Without the backends of codes anyway, which speak those of one codec only.
     """
     loaded = load(folder)
-    parts = {name: part for name, part in loaded.system.parts.items() if name not in (role, "backend.ar")}
+    parts = {name: part for name, part in loaded.system.parts.items() if name not in (role, *CODED)}
     if changes:
         part = loaded.system.parts[role]
         parts[role] = replace(part, config={**part.config, **changes})

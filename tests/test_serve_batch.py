@@ -270,7 +270,7 @@ def test_workers_say_what_one_process_says_whatever_the_order(run, manifest, tmp
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_batch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(run, tiny_folder, tmp_path):
-    rows = [{"id": f"{i}", "text": "One and two and three. " * (1 + i % 3)} for i in range(12)]
+    rows = [{"id": f"{i}", "text": "One and two and three. " * (4 + i % 3)} for i in range(24)]
     manifest, out = write(tmp_path / "m.jsonl", rows), tmp_path / "out"
     run(manifest, tmp_path / "whole")
     words = ["batch", manifest, "--out", out, "--workers", "2", "--system", tiny_folder, "--set", "steps=1", "--no-check"]
@@ -290,12 +290,12 @@ def test_a_batch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(run, 
         _, complained = process.communicate()
         if how == "interrupt":
             assert process.returncode == 130 and complained.startswith("mynah: stopped") and complained.count("\n") == 1
-    assert len(sounds(out)) < 12, "there is something left to go on with"
+    assert len(sounds(out)) < 24, "there is something left to go on with"
     finished = {path: path.stat().st_mtime_ns for path in out.glob("*.wav")}
     subprocess.run(program, check=True, capture_output=True)
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items()), "what was finished is done again"
     assert sounds(out) == sounds(tmp_path / "whole") and list(out.glob(".*.part")) == []
-    assert sorted(int(line["id"]) for line in lines(out / "results.jsonl")) == list(range(12))
+    assert sorted(int(line["id"]) for line in lines(out / "results.jsonl")) == list(range(24))
 
 
 def test_the_command_tells_what_failed_and_exits_with_1(tiny_folder, tmp_path, capsys):

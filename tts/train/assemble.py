@@ -66,7 +66,8 @@ def assemble(
     """Write a checkpoint of training runs.
 
     Args:
-        system: names, languages and parts; the configs of trained parts are those of their runs.
+        system: names, languages and parts; the configs of trained parts are those of their runs. Of its backends those
+            without a run are left out, where there is one for another.
         runs: for each trained part ("recognizer", "vocoder", "backend.flow") the folder of its run.
         durations: see `tts.train.alignment.typical_durations`.
         phone_lm: what reads prompts without a text beside the recognizer, see `tts.train.alignment.count_phones`.
@@ -76,6 +77,10 @@ def assemble(
     """
     parts, states = dict(system.parts), {}
     trained = [role for role, part in parts.items() if issubclass(registry.find(role.partition(".")[0], part.type), nn.Module)]
+    if any(role.startswith("backend.") for role in runs):
+        for role in [role for role in trained if role.startswith("backend.") and role not in runs]:
+            trained.remove(role)
+            del parts[role]
     missing = [f"{role}=FOLDER" for role in trained if role not in runs]
     if missing:
         raise SettingsError(f"{system.name} has parts whose run was not given; add {' '.join(missing)}")
