@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import soundfile
@@ -277,7 +278,9 @@ def test_a_batch_that_is_killed_again_and_again_ends_as_an_undisturbed_one(run, 
     program = [sys.executable, "-m", "tts.cli", *map(str, words)]
     dice = random.Random(0)
     for how in ("interrupt", "kill", "kill all"):
-        process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        # whoever runs these tests in the background may have told their children to ignore a Ctrl-C
+        heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heeds)
         had = len(sounds(out))
         while len(sounds(out)) < had + 1 + dice.randrange(2) and process.poll() is None:
             time.sleep(0.002)
