@@ -6,7 +6,7 @@
                      judge: the lead, which knows what may follow what, or the recognizer, which hears what was asked for
 
 Both parts are those of the system, by the names of its backends; a mixed backend has no weights of its own. Source: MAGNeT
-(arXiv:2401.04577), sections 3.4 (rescoring) and 4.3 (hybrid), where lead and judge are MusicGen.
+(arXiv:2401.04577), its rescoring and its hybrid, where lead and judge are MusicGen.
 """
 
 from __future__ import annotations
