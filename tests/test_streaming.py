@@ -227,3 +227,14 @@ def test_prompts_from_elsewhere_get_codes_too(parrot, speaking):
     heard = speaking(None).encode_prompt((speech(2.0), RATE))
     one, other = (parrot.synthesize("One.", voice, backend="ar", check=False) for voice in (heard, (speech(2.0), RATE)))
     assert np.array_equal(one.samples, other.samples)
+
+
+def test_a_stream_that_is_listened_to_is_the_same_and_says_afterwards_what_was_heard(tiny):
+    plain, heard = (tiny.stream("One. Two.", backend="ar", check=check) for check in (False, True))
+    assert np.array_equal(np.concatenate(list(plain)), np.concatenate(list(heard)))
+    assert not plain.report.checked and heard.report.checked and heard.report.stages["check"] > 0
+    for sentence in heard.report.sentences:
+        assert sentence.passed is not None and sentence.error_rate is not None and sentence.tries == 1
+    unheard = tiny.stream("Eins.", backend="ar", language="de", check=True)
+    list(unheard)
+    assert not unheard.report.checked and any("Nobody listened" in warning for warning in unheard.report.warnings)

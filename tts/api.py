@@ -72,6 +72,7 @@ def stream(
     speed: float = 1.0,
     seconds: float | None = None,
     language: str | None = None,
+    check: bool = False,
     settings: Any = None,
 ) -> Stream:
     """Speak while the rest is still being made: chunks of samples, float32 [N]. As `Synthesizer.stream`, with the default."""
@@ -84,6 +85,7 @@ def stream(
         speed=speed,
         seconds=seconds,
         language=language,
+        check=check,
         settings=settings,
     )
 

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from tts import weights
+from tts.asr.check import Check
 from tts.asr.phone_lm import find_phone_lm
 from tts.audio import PEAK, resample
 from tts.checkpoint import Checkpoint, load
 from tts.clock import Clock
 from tts.editing import edit
 from tts.errors import FitError, MynahError, SettingsError
-from tts.frames import Plan, Request, Tokens, Utterance
+from tts.frames import Plan, Request, Tokens, Utterance, Wave
 from tts.interfaces import Duration, Streaming
 from tts.parts import build_parts
 from tts.prompts import EncodedPrompt, PromptEncoder, moved, with_codes
@@ -34,7 +35,7 @@ from tts.request import Manner, Task, find_language, understand
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.script import Line, join, lay, plan_script, write_script
 from tts.streaming import Stream, sound, sound_of
-from tts.tries import say, seed_of
+from tts.tries import judged, listen, say, seed_of
 from tts.voices import VOICE, load_voice, user_folder, voice_names
 
 
@@ -206,6 +207,7 @@ class Synthesizer:
         speed: float = 1.0,
         seconds: float | None = None,
         language: str | None = None,
+        check: bool = False,
         settings: Any = None,
     ) -> Stream:
         """Speak while the rest is still being made: an iterator of chunks of samples, float32 [N].
@@ -215,12 +217,13 @@ class Synthesizer:
 
         Args:
             backend: None: one that streams, where the system has it. The others: as in `tts.synthesize`.
+            check: let the recognizer listen to each line when it is out, and say so in the report; nothing is tried again.
         Raises (at once, not at the first chunk): as `synthesize`.
         """
         if backend is None:
             backend = next((name for name, part in self.parts.backends.items() if isinstance(part, Streaming)), "flow")
         clock = Clock()
-        options = {"speed": speed, "seconds": seconds, "language": language, "check": False, "settings": settings}
+        options = {"speed": speed, "seconds": seconds, "language": language, "check": check, "settings": settings}
         request = Request(text, prompt, prompt_text, backend, seed, **options)
         with torch.inference_mode():
             task = self._task(request, clock)
@@ -334,12 +337,14 @@ class Synthesizer:
 
         def line(number: int, line: Line, plan: Plan) -> Iterator[Tensor]:
             seed = seed_of(manner.seed, number, 0)
-            length = 0
+            length, heard = 0, []
             for piece in sound(self.parts, manner.backend, self._utterance(line, seed, plan, manner), manner.settings, clock):
                 length += len(piece)
                 yield piece
+                heard += [piece] if manner.listens else []
             planned = int(plan.frames(rate)) / float(rate)
-            sentences.append(Sentence(line.text, seed, 1, planned, length / self.system.sample_rate))
+            told = Sentence(line.text, seed, 1, planned, length / self.system.sample_rate)
+            sentences.append(judged(told, self._listen(line, heard, clock)))
 
         lines = (line(number, *given) for number, given in enumerate(zip(task.lines, task.plans, strict=True)))
         first, N = None, 0
@@ -349,6 +354,15 @@ class Synthesizer:
             yield piece.clamp(-PEAK, PEAK).numpy()
         spent = sum(clock.spent.values())  # not the time between two chunks, which is the listener's
         return replace(self._report(task, sentences, N / self.system.sample_rate, spent, clock), first_audio_seconds=first)
+
+    @torch.inference_mode()
+    def _listen(self, line: Line, pieces: list[Tensor], clock: Clock) -> Check | None:
+        """What the recognizer thinks of samples [N] that are out already; None: there are none, since nobody shall listen."""
+        if not pieces:
+            return None
+        with clock("check"):
+            mel = self.parts.encoder.encode(Wave.of(torch.cat(pieces), self.system.sample_rate))
+            return listen(self.parts, moved(mel, self.parts.device), line.ids)
 
     def _utterance(self, line: Line, seed: int, plan: Plan, manner: Manner) -> Utterance:
         return Utterance(Tokens.of([line.ids], self.parts.front_end.table), torch.tensor([seed]), manner.voice, plan)

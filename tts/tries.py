@@ -63,10 +63,14 @@ def say(
     assert utterance.plan is not None
     rate = manner.backend.emits.rate
     told = Sentence(line.text, best.seed, len(tried), int(utterance.plan.frames(rate)) / float(rate), 0.0)
-    if best.check is not None:
-        verdict = {name: getattr(best.check, name) for name in ("passed", "missed", "repeated", "error_rate")}
-        told = replace(told, **verdict)
-    return told, best.frames
+    return judged(told, best.check), best.frames
+
+
+def judged(told: Sentence, found: Check | None) -> Sentence:
+    """The sentence with the recognizer's verdict; None: it was not asked."""
+    if found is None:
+        return told
+    return replace(told, passed=found.passed, missed=found.missed, repeated=found.repeated, error_rate=found.error_rate)
 
 
 def listen(parts: Parts, frames: Frames, ids: Sequence[int], within: tuple[int, int] | None = None) -> Check:
