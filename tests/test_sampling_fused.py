@@ -15,7 +15,7 @@ import torch
 from tts.decoding.commit import ByConfidence, Candidates
 from tts.decoding.masked import draw
 from tts.errors import CheckpointError, MissingPackageError, SettingsError, ShapeError
-from tts.sampling import fused, reference, speculative, steps
+from tts.sampling import fused, lean, reference, speculative, steps
 from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
 
@@ -276,8 +276,8 @@ def test_at_full_size_at_most_one_code_in_ten_thousand_differs(dtype):
         assert (ours.cpu() != reference.sample_codes(x, u, policy)).float().mean() <= 1e-4
 
 
-def test_a_cpu_draws_by_the_plain_definition():
-    assert fused.sampler_for("cpu") is reference.sample_codes
+def test_a_cpu_draws_by_the_lean_sampler():
+    assert fused.samplers_for("cpu") == (lean.sample_codes, lean.guided)
     assert not fused.available("cpu")
 
 

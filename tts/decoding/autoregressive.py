@@ -17,19 +17,20 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tts.decoding.constraints import Loops, Position, TokenConstraint, Unconstrained
-from tts.decoding.guidance import merge_groups, stack_groups
+from tts.decoding.guidance import stack_groups
 from tts.decoding.scores import DepthScorer, Scores, TokenScorer
 from tts.errors import SettingsError, ShapeError
 from tts.interfaces import Noise
+from tts.sampling.fused import samplers_for
 from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
-from tts.sampling.reference import sample_codes
 
-BLOCK = 32  # steps whose uniforms are made at once: making one costs as much as making all
+BLOCK = 128  # steps whose uniforms are made at once: making one costs as much as making all
 
 
 @dataclass(frozen=True)
@@ -79,48 +80,52 @@ def decode(scorer: TokenScorer, scores: Scores, cache: Any, task: Task) -> Itera
     Stops when the last item has. Raises CheckpointError where the scores allow no code.
     """
     B, K, V, late = len(task.seeds), len(task.delays), scorer.sizes[0], max(task.delays)
-    policy, device = task.policy, task.seeds.device
-    delays = torch.tensor(task.delays, device=device)
+    device, loops = task.seeds.device, task.loops
+    draw = _Sampler(task.policy, V, K, device)
     constraint = task.constraint if task.constraint is not None else Unconstrained(task.seeds)
-    loops = task.loops if task.loops is not None else Loops(longest=1, frames=int(task.most.max()) + 1 if B else 1)  # never
-    window = max(policy.repetition_window if policy.penalises else 0, loops.longest)
+    window = max(1, draw.window, loops.longest if loops is not None else 0)
+    # The books are kept on the host: of so few numbers a call of torch costs more than all that it computes.
     room = window + late  # columns of `said` before step 0, which is column `room`; V: no frame
-    said = torch.full((B, K, room + max([0, *task.most.tolist()]) + late), V, device=device)
+    said = np.full((B, K, room + max([0, *task.most.tolist()]) + late), V)
+    delays, books = np.array(task.delays), np.arange(K)
     if task.before is not None:
         for k, delay in enumerate(task.delays):
-            known = task.before[:, k, -(room + delay) :]
+            known = task.before[:, k, -(room + delay) :].cpu().numpy()
             said[:, k, room + delay - known.shape[1] : room + delay] = known
-    position, runs = constraint.start(), loops.start(B, device)
-    ends = task.most.masked_fill(position.done, 0)  # frames of each item; falls when it ends early
-    uniforms = _uniforms(task, Purpose.CODES, delays)
-    chances = _uniforms(task, Purpose.POINTER, delays[:1])
+    position, looped = constraint.start(), torch.zeros(B, dtype=torch.bool, device=device)
+    runs = loops.start(B, device) if loops is not None else None
+    ends = task.most.masked_fill(position.done, 0).cpu().numpy()  # frames of each item; falls when it ends early
+    uniforms = _uniforms(task, Purpose.CODES, task.delays)
+    chances = _uniforms(task, Purpose.POINTER, task.delays[:1])
     last = int(ends.max()) if B else 0  # frames of the longest item
     for s in count():
         if s >= last + late or not last:
             return
         # 1. one code for each book
-        column = room + s
-        history = said[:, :, column - window : column]
-        codes = _sample(scorer.depth, scores, policy, V, next(uniforms), history, constraint.may_end(position))
-        frames = s - delays  # [K], the frame that each book is at
-        ends = torch.minimum(ends, torch.where(codes[:, 0] == V, s, ends))  # the end of speech is no frame
-        codes = codes.where(frames < ends[:, None], V)  # [B, K]
-        said[:, :, column] = codes = codes.where(frames >= 0, said[:, :, column])
+        column, frames = room + s, s - delays  # [K], the frame that each book is at
+        history = torch.from_numpy(said[:, :, column - window : column])
+        codes = draw(scorer.depth, scores, next(uniforms), history, lambda at=position: constraint.may_end(at)).cpu().numpy()
+        ends = np.where(codes[:, 0] == V, np.minimum(ends, s), ends)  # the end of speech is no frame
+        codes = np.where(frames < ends[:, None], codes, V)  # [B, K]
+        said[:, :, column] = codes = codes if s >= late else np.where(frames >= 0, codes, said[:, :, column])
+        spoken = torch.from_numpy(codes).to(device)
         # 2. where the text is now
-        runs, looped = loops.follow(runs, codes[:, 0], history[:, 0, -loops.longest :])
+        if loops is not None:
+            runs, looped = loops.follow(runs, spoken[:, 0], history[:, 0, -loops.longest :].to(device))
         odds = scores.aux["advance"][:B] if "advance" in scores.aux else None
         here, position = position, constraint.follow(position, odds, next(chances)[:, 0], looped)
-        runs = runs * (here.phone == position.phone)[:, None]  # a loop is one of the same phone
-        ends = torch.where(position.done, ends.clamp(max=s + 1), ends)
+        if runs is not None:
+            runs = runs * (here.phone == position.phone)[:, None]  # a loop is one of the same phone
+        ends = np.where(position.done.cpu().numpy(), np.minimum(ends, s + 1), ends)
         # 3. hand out what is complete
         last = int(ends.max())
         t = s - late
         if 0 <= t < last:
-            yield said.gather(2, (room + t + delays).expand(B, K)[..., None])[..., 0]
+            yield torch.from_numpy(said[:, books, room + t + delays]).to(device)
         # 4. ask for the next step
         if s + 1 < last + late:
             text = task.text(position) if task.text is not None else None
-            scores = scorer.step(stack_groups(codes, policy.guidance), text, cache)
+            scores = scorer.step(stack_groups(spoken, task.policy.guidance), text, cache)
 
 
 def gather(frames: Iterator[Tensor], B: int, K: int, V: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -130,54 +135,57 @@ def gather(frames: Iterator[Tensor], B: int, K: int, V: int, device: torch.devic
     return codes.masked_fill(codes == V, 0), (codes[:, 0] != V).sum(-1)
 
 
-def _sample(
-    depth: DepthScorer | None,
-    scores: Scores,
-    policy: Policy,
-    V: int,
-    uniforms: Tensor,
-    history: Tensor,
-    allowed: Tensor,
-) -> Tensor:
-    """One code for each item and book [B, K]: all books at once, or one after another where there is a DepthScorer.
+class _Sampler:
+    """One code for each item and book [B, K]: all books at once, or one after another where there is a DepthScorer."""
 
-    history [B, K, W]; allowed [B] bool: items that may end.
-    """
-    if depth is None:
-        if scores.logits is None:
-            raise ShapeError("a scorer without depth must give the logits of all books")
-        logits = _guided(scores.logits, policy.guidance)
-        return sample_codes(logits, uniforms, policy, history, _no_end(logits, V, allowed))
-    state = depth.begin(scores.hidden)
-    said: list[Tensor] = []
-    for k in range(uniforms.shape[1]):
-        # An item that ends has no frame, so any code will do for its later books.
-        previous = stack_groups(said[-1].clamp(max=V - 1), policy.guidance) if said else None
-        logits = _guided(depth.book(k, previous, state), policy.guidance)[:, None]
-        one = slice(k, k + 1)
-        forbidden = _no_end(logits, V, allowed if k == 0 else torch.zeros_like(allowed))
-        said.append(sample_codes(logits, uniforms[:, one], policy.book(k), history[:, one], forbidden)[:, 0])
-    return torch.stack(said, dim=1)
+    def __init__(self, policy: Policy, V: int, K: int, device: torch.device) -> None:
+        self.policy, self.books, self.V = policy, [policy.book(k) for k in range(K)], V
+        self.window = policy.repetition_window if policy.penalises else 0
+        self.sample, self.guided = samplers_for(device)
+        self.is_end = torch.arange(V + 1, device=device) == V
+
+    def __call__(
+        self,
+        depth: DepthScorer | None,
+        scores: Scores,
+        uniforms: Tensor,
+        history: Tensor,
+        may_end: Callable[[], Tensor],
+    ) -> Tensor:
+        """uniforms [B, K]; history [B, K, W], on the host; may_end: tells which items may end, [B] bool."""
+        scale, V = self.policy.guidance, self.V
+        before = history[:, :, history.shape[2] - self.window :].to(uniforms.device) if self.window else None
+        if depth is None:
+            if scores.logits is None:
+                raise ShapeError("a scorer without depth must give the logits of all books")
+            logits = self.guided(scores.logits, scale)
+            return self.sample(logits, uniforms, self.policy, before, self._no_end(logits, may_end))
+        state = depth.begin(scores.hidden)
+        said: list[Tensor] = []
+        for k, policy in enumerate(self.books):
+            # An item that ends has no frame, so any code will do for its later books.
+            previous = stack_groups(said[-1].clamp(max=V - 1), scale) if said else None
+            logits = self.guided(depth.book(k, previous, state), scale)[:, None]
+            one, own = slice(k, k + 1), before[:, k : k + 1] if before is not None else None
+            forbidden = self._no_end(logits, may_end if k == 0 else None)
+            said.append(self.sample(logits, uniforms[:, one], policy, own, forbidden)[:, 0])
+        return torch.stack(said, dim=1)
+
+    def _no_end(self, logits: Tensor, may_end: Callable[[], Tensor] | None) -> Tensor | None:
+        """Where logits [B, K, W] are the end of speech, of items that may not end: [B or 1, 1, V + 1] bool. None: nowhere."""
+        if logits.shape[-1] == self.V:
+            return None
+        if may_end is None:
+            return self.is_end[None, None]
+        allowed = may_end()
+        return None if allowed.cpu().numpy().all() else ~allowed[:, None, None] & self.is_end
 
 
-def _guided(logits: Tensor, scale: float) -> Tensor:
-    """What cannot be stays so: -inf - -inf would be NaN."""
-    if scale == 1:
-        return logits
-    return merge_groups(logits, scale).masked_fill(logits.chunk(2)[0] == -torch.inf, -torch.inf)
-
-
-def _no_end(logits: Tensor, V: int, allowed: Tensor) -> Tensor | None:
-    """Where logits [B, K, V + 1] are the end of speech, of items that may not end: [B, 1, V + 1] bool."""
-    if logits.shape[-1] == V:
-        return None
-    return ~allowed[:, None, None] & (torch.arange(V + 1, device=logits.device) == V)
-
-
-def _uniforms(task: Task, purpose: Purpose, delays: Tensor) -> Iterator[Tensor]:
+def _uniforms(task: Task, purpose: Purpose, delays: tuple[int, ...]) -> Iterator[Tensor]:
     """For step 0, 1, …: [B, K], each the uniform of the frame that the book is at."""
-    seeds, books = task.seeds[:, None, None], torch.arange(len(delays), device=delays.device)[:, None]
+    seeds, device = task.seeds[:, None, None], task.seeds.device
+    books, late = torch.arange(len(delays), device=device)[:, None], torch.tensor(delays, device=device)[:, None]
     for first in count(0, BLOCK):
-        steps = torch.arange(first, first + BLOCK, device=delays.device)
-        position = (steps - delays[:, None]).clamp(min=0)  # [K, BLOCK]; before frame 0 nothing is drawn
+        steps = torch.arange(first, first + BLOCK, device=device)
+        position = (steps - late).clamp(min=0)  # [K, BLOCK]; before frame 0 nothing is drawn
         yield from task.noise.uniform(seeds, purpose, 0, position, books).unbind(-1)

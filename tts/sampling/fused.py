@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tts.errors import CheckpointError, MissingPackageError, SettingsError, ShapeError
-from tts.sampling import reference, speculative
+from tts.sampling import lean, reference, speculative
 from tts.sampling.policy import Policy
 from tts.sampling.steps import Steps
 
@@ -33,9 +33,11 @@ def available(device: torch.device | str) -> bool:
     return torch.device(device).type == "cuda" and find_spec("triton") is not None
 
 
-def sampler_for(device: torch.device | str) -> Sampler:
-    """`sample_codes` for a device: the kernel where there is one, else the plain definition."""
-    return sample_codes if available(device) else reference.sample_codes
+def samplers_for(device: torch.device | str) -> tuple[Sampler, Callable[[Tensor, float], Tensor]]:
+    """`sample_codes` and `guided` for a device: the kernel, on a CPU the lean ones, elsewhere the plain definitions."""
+    if torch.device(device).type == "cpu":
+        return lean.sample_codes, lean.guided
+    return sample_codes if available(device) else reference.sample_codes, reference.guided
 
 
 def sample_codes(

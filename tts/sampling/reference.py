@@ -33,10 +33,7 @@ def sample_codes(
         CheckpointError: a row has NaN or +inf, or allows no code.
         SettingsError: the policy is for another number of codebooks.
     """
-    if logits.dim() != 3 or uniforms.shape != logits.shape[:2]:
-        raise ShapeError(f"logits must be [B, K, V] and uniforms [B, K], got {tuple(logits.shape)}, {tuple(uniforms.shape)}")
-    K = logits.shape[1]
-    policy.check_books(K)
+    check_rows(logits, uniforms, policy)
     x = logits.float()
     if forbidden is not None:
         x = x.masked_fill(forbidden, -torch.inf)
@@ -74,6 +71,23 @@ def flow_step(x: Tensor, velocity: Tensor, step: float, scale: float = 1.0) -> T
     return (x.float() + step * v).to(x.dtype)
 
 
+def check_rows(logits: Tensor, uniforms: Tensor, policy: Policy) -> None:
+    """Raise ShapeError or SettingsError where they are not as `sample_codes` says."""
+    if logits.dim() != 3 or uniforms.shape != logits.shape[:2]:
+        raise ShapeError(f"logits must be [B, K, V] and uniforms [B, K], got {tuple(logits.shape)}, {tuple(uniforms.shape)}")
+    policy.check_books(logits.shape[1])
+
+
+def check_possible(possible: Tensor) -> None:
+    """Raise CheckpointError where possible [B, K] is False."""
+    if not possible.all():
+        b, k = (~possible).nonzero()[0].tolist()
+        raise CheckpointError(
+            f"no code can be drawn for item {b}, codebook {k}: its scores hold NaN or infinity, or allow nothing; "
+            "the weights are damaged, or a constraint forbids every code"
+        )
+
+
 def _penalise(x: Tensor, history: Tensor, penalty: Each[float]) -> Tensor:
     """Either way a code becomes less likely: x / penalty is the smaller one where x > 0, x * penalty where x < 0."""
     is_code = (history >= 0) & (history < x.shape[-1])
@@ -86,7 +100,7 @@ def _penalise(x: Tensor, history: Tensor, penalty: Each[float]) -> Tensor:
 
 def _likeliest(x: Tensor) -> Tensor:
     best, codes = x.max(dim=-1)  # of equal ones the first
-    _check(best.isfinite())
+    check_possible(best.isfinite())
     return codes
 
 
@@ -107,20 +121,10 @@ def _draw(x: Tensor, uniforms: Tensor, policy: Policy) -> Tensor:
         mass = (sums * (sums - p < policy.top_p * mass)).amax(-1, keepdim=True)
     if policy.min_p is not None:
         mass = (sums * (p >= policy.min_p * p[..., :1])).amax(-1, keepdim=True)
-    _check(mass[..., 0] > 0)
+    check_possible(mass[..., 0] > 0)
     # 3. draw. u <= 1 - 2**-24, so the product is below the mass in float64, and the rank among what is kept
     rank = torch.searchsorted(sums, uniforms[..., None] * mass, right=True)
     return V - 1 - (keys.gather(-1, rank) & INDEX)[..., 0]
-
-
-def _check(possible: Tensor) -> None:
-    """possible [B, K]."""
-    if not possible.all():
-        b, k = (~possible).nonzero()[0].tolist()
-        raise CheckpointError(
-            f"no code can be drawn for item {b}, codebook {k}: its scores hold NaN or infinity, or allow nothing; "
-            "the weights are damaged, or a constraint forbids every code"
-        )
 
 
 def _each(value: Each[int]) -> tuple[int, ...]:
