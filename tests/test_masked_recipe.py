@@ -8,6 +8,8 @@ import torch
 from conftest import toy_codec, toy_corpus
 from tts.codecs.autoencoder import MelCodec
 
+from tts.backends.ar.config import ARConfig
+from tts.backends.ar.model import ARBackend
 from tts.backends.masked.config import MaskedConfig
 from tts.backends.masked.draw import MaskedDrawConfig
 from tts.backends.masked.model import MaskedBackend
@@ -20,7 +22,7 @@ from tts.train.assemble import find_part, note_configs
 from tts.train.data import Corpus
 from tts.train.filter import FilterRecipe, FilterTask
 from tts.train.loop import LoopConfig, fit
-from tts.train.masked import MaskedBackendTask, MaskedRecipe
+from tts.train.masked import MaskedBackendTask, MaskedRecipe, borrow
 
 TINY = MaskedConfig(dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4)
 STRESSED, PLAIN = PHONES.id("ˈæ"), PHONES.id("æ")
@@ -151,3 +153,22 @@ def test_a_filter_for_codes_of_another_codec_is_refused(toy, run, codec, monkeyp
     monkeypatch.setattr(recipe_of_filter, "find_part", lambda role, *rest: other if role == "codec" else find(role, *rest))
     with pytest.raises(SettingsError, match="other codes"):
         filter_task(toy, run)
+
+
+def test_a_borrowed_transformer_that_looks_back_only_says_what_its_lender_says(toy):
+    sizes = {"vocabulary": len(PHONES), "table": PHONES.identity, "codebooks": 2, "size": 8, "dim": 16, "depth": 2, "heads": 2}
+    both = {**sizes, "head_dim": 8, "text_dim": 8, "text_layers": 1, "code_dim": 4, "norm": "layer", "ff_mult": 2.0}
+    torch.manual_seed(0)
+    lender = ARBackend(ARConfig(**both, kv_heads=1, left=4, head="hierarchical", depth_dim=8)).eval()
+    backend = MaskedBackend(MaskedConfig(**both)).eval()
+    filled = borrow(backend, lender.state_dict())
+    assert all(any(name.startswith(f"network.{part}.") for name in filled) for part in ("codes", "text", "text_in", "voice"))
+    x, back = torch.randn(2, 5, 16), torch.ones(5, 5).tril().bool()
+    with torch.no_grad():
+        said = backend.network.transformer(x, torch.ones(2), None, back)
+        torch.testing.assert_close(said, lender.network.trunk(x))
+
+
+def test_a_backend_of_other_codes_lends_nothing(toy):
+    with pytest.raises(SettingsError, match="other codes or symbols"):
+        MaskedBackendTask(replace(MASKGCT, borrow="base-en"), toy, toy)

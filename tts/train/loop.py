@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.optim import Optimizer
 
 from tts.errors import MissingPackageError, SettingsError, TrainingError
@@ -159,8 +160,11 @@ def fit(task: Task, config: LoopConfig, folder: str | Path) -> None:
     threads = torch.get_num_threads()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    # on a CPU the fused kernel's backward takes longer than the products it saves
+    plain = sdpa_kernel(SDPBackend.MATH) if config.device == "cpu" else contextlib.nullcontext()
     try:
-        _Run(task, config, Path(folder)).run()
+        with plain:
+            _Run(task, config, Path(folder)).run()
     finally:
         torch.set_num_threads(threads)
 
