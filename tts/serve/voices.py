@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -34,10 +35,37 @@ class Source:
     used: bool
 
 
+@dataclass(frozen=True)
+class Recording:
+    """A sound file in memory, and what to call it."""
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def of(cls, path: str | Path) -> Recording:
+        """Raises PromptError, which names the path."""
+        try:
+            return cls(str(path), Path(path).read_bytes())
+        except (OSError, ValueError):
+            read(path)  # says what is wrong with it
+            raise
+
+    def open(self) -> io.BytesIO:
+        """As a file, as often as it is read."""
+        return _Named(self)
+
+
+class _Named(io.BytesIO):
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(recording.data)
+        self.name = recording.name  # which messages use
+
+
 def add_voice(
     synthesizer: Synthesizer,
     name: str,
-    recordings: Sequence[str | Path],
+    recordings: Sequence[str | Path | Recording],
     texts: Sequence[str] = (),
     consent: str = "",
     replace: bool = False,
@@ -47,7 +75,7 @@ def add_voice(
     The clearest stretch of all of them, by the recognizer's posteriors, becomes what is in context while the voice speaks.
 
     Args:
-        recordings: files of any length. texts: what is said in each of them, where it is known; as many, or none.
+        recordings: files of any length, by path or in memory. texts: what is said in each, where it is known; as many, or none.
         consent: the statement by which the speaker has agreed; it is kept in the file.
         replace: whether a voice of that name may be there already.
     Returns:
@@ -63,18 +91,18 @@ def add_voice(
     if texts and len(texts) != len(recordings):
         raise SettingsError(f"give a text for each of the {len(recordings)} recordings, or none; got {len(texts)}")
     # 2. hear everything
-    paths = [Path(recording) for recording in recordings]
+    given = [one if isinstance(one, Recording) else Recording.of(one) for one in recordings]
     heard = [
         (clarity(synthesizer, voice), number, voice)
-        for number, path in enumerate(paths)
-        for voice in _hear(synthesizer, path, texts[number] if texts else None)
+        for number, recording in enumerate(given)
+        for voice in _hear(synthesizer, recording, texts[number] if texts else None)
     ]
     # 3. keep the clearest, and what was seen of the others
     _, best, voice = max(heard, key=lambda found: found[0])
     mels = torch.cat([voice.prompt.frames["mel"].data[0].float().cpu() for _, _, voice in heard], 1)  # [bands, all frames]
     sources = [
-        Source(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), round(_seconds(path), 2), number == best)
-        for number, path in enumerate(paths)
+        Source(Path(one.name).name, hashlib.sha256(one.data).hexdigest(), round(_seconds(one), 2), number == best)
+        for number, one in enumerate(given)
     ]
     about = {
         "name": name,
@@ -146,9 +174,9 @@ def _check_free(system: Path, name: str, replace: bool) -> None:
         raise SettingsError(f"you have a voice {name!r}; take another name, or say --replace")
 
 
-def _hear(synthesizer: Synthesizer, path: Path, text: str | None) -> Iterator[EncodedPrompt]:
+def _hear(synthesizer: Synthesizer, recording: Recording, text: str | None) -> Iterator[EncodedPrompt]:
     """The voice in each piece of a recording that holds one. Raises PromptError: none does."""
-    pieces = _pieces(path) if text is None else [path]
+    pieces = _pieces(recording) if text is None else [recording.open()]
     silent: PromptError | None = None
     found = False
     for piece in pieces:
@@ -161,16 +189,16 @@ def _hear(synthesizer: Synthesizer, path: Path, text: str | None) -> Iterator[En
         raise silent
 
 
-def _pieces(path: Path) -> list[Any]:
-    """The recording, or where it is longer than prompts may be, parts of it as (samples, rate)."""
-    samples, rate = read(path)
+def _pieces(recording: Recording) -> list[Any]:
+    """The recording as a file, or where it is longer than prompts may be, parts of it as (samples, rate)."""
+    samples, rate = read(recording.open())
     if len(samples) <= SECONDS[1] * rate:
-        return [path]
+        return [recording.open()]
     return [(part, rate) for part in np.array_split(samples.numpy(), math.ceil(len(samples) / rate / PIECE))]
 
 
-def _seconds(path: Path) -> float:
-    samples, rate = read(path)
+def _seconds(recording: Recording) -> float:
+    samples, rate = read(recording.open())
     return len(samples) / rate
 
 
