@@ -18,7 +18,8 @@ MODELS = {"sampling", "decoding", "nn"}
 # Which rooms a room may import besides itself and the floor. Read from the top: every arrow falls.
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
-    "serve": {"api", "pipeline", "request", "prompts", "voices", "result", "checkpoint", "weights", "asr", "sampling"},
+    "serve": {"api", "pipeline", "request", "prompts", "voices", "result", "checkpoint", "weights", "asr", "sampling"}
+    | {"narration", "text"},
     "cli": {
         "__init__",
         "api",
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "train",
         "eval",
     },  # the last two: see LAZILY
+    "narration": {"request", "result", "script", "streaming", "tries", "prompts", "asr", "text", "sampling"},
     "eval": {"api", "pipeline", "reconstruction", "result", "text", "asr", "weights"},
     "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"}
     | MODELS,

@@ -199,22 +199,26 @@ def trim(samples: Tensor, rate: int, below_db: float = 40.0) -> Tensor:
 
 
 def level(samples: Tensor, rate: int, lufs: float = LOUDNESS) -> Tensor:
-    """Bring a recording [N] to an integrated loudness (ITU-R BS.1770-4), limited so that no sample passes PEAK.
-
-    What is shorter than one block of that meter (0.4 s), or quieter than its gate, is measured by its plain mean square.
-    Digital silence comes back as it is.
-    """
+    """Bring a recording [N] to an integrated loudness, limited so that no sample passes PEAK. Digital silence stays so."""
     peak = float(samples.abs().max()) if samples.numel() else 0.0
     if peak == 0.0:
         return samples
-    loudness = -float("inf")
+    return samples * min(10.0 ** ((lufs - loudness(samples, rate)) / 20.0), PEAK / peak)
+
+
+def loudness(samples: Tensor, rate: int) -> float:
+    """Integrated loudness of a recording [N], in LUFS (ITU-R BS.1770-4); of digital silence -inf.
+
+    What is shorter than one block of that meter (0.4 s), or quieter than its gate, is measured by its plain mean square.
+    """
+    found = -float("inf")
     if samples.numel() >= 0.4 * rate:
         import pyloudnorm
 
-        loudness = float(pyloudnorm.Meter(rate).integrated_loudness(samples.double().numpy()))
-    if not math.isfinite(loudness):
-        loudness = -0.691 + 10.0 * float(samples.double().square().mean().log10())
-    return samples * min(10.0 ** ((lufs - loudness) / 20.0), PEAK / peak)
+        found = float(pyloudnorm.Meter(rate).integrated_loudness(samples.double().numpy()))
+    if not math.isfinite(found) and samples.numel():
+        found = -0.691 + 10.0 * float(samples.double().square().mean().log10())
+    return found
 
 
 def save(path: str | os.PathLike[str], samples: Tensor, rate: int, **provenance: Any) -> Path:

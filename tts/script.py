@@ -46,7 +46,7 @@ def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script,
     """
     if not isinstance(text, str):
         raise TextError(f"a text is a string, got {type(text).__name__}")
-    segments(text)  # a wrong mark is an error wherever it stands, not a sentence that is left out
+    parts = segments(text)  # a wrong mark is an error wherever it stands, not a sentence that is left out
     script: Script = []
     refused: list[TextError] = []
     for sentence in chunk(text):
@@ -61,7 +61,7 @@ def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script,
     if not any(isinstance(part, Line) for part in script):
         raise refused[0] if refused else TextError(f"there is nothing to say in {text[:60]!r}; give words or numbers")
     warnings = [f"A sentence was left out: {error}." for error in refused]
-    if language.startswith("en") and (foreign := unreadable(text)):
+    if language.startswith("en") and (foreign := unreadable("".join(part for part in parts if isinstance(part, str)))):
         warnings.append(f"Letters that cannot be said in English were left out: {foreign[:40]}.")
     return script, warnings
 

@@ -10,6 +10,7 @@ there to be recognised, and no piece of a sentence waits for another one.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from itertools import pairwise
 
 from tts.errors import TextError
@@ -44,6 +45,7 @@ _WHOLE = re.compile(
     )
 )
 _END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’)\]»]*(?=\s|$)|[。！？।]+[」』”’]*|\n\s*\n")
+_NEXT = re.compile(r"\s*(\S?)")
 _INNER_ENDS = (re.compile(r"[;:—–](?=\s)|\s[—–-]+(?=\s)|—"), re.compile(r"[,)、，]"), re.compile(r"(?=\s)"))
 
 
@@ -53,7 +55,7 @@ def chunk(text: str, max_characters: int = 220) -> list[str]:
     Never cut inside a number, an abbreviation, a date, an address or an inline mark; never empty or punctuation only; all
     words are kept, in order. Raises TextError when the text has no letter and no digit at all.
     """
-    if not _speaks(text):
+    if not speaks(text):
         got = "an empty text" if not text.strip() else repr(text[:60])
         raise TextError(f"there is nothing to say in {got}; give words or numbers")
     pieces = []
@@ -62,14 +64,15 @@ def chunk(text: str, max_characters: int = 220) -> list[str]:
     # What cannot be said alone goes with what was said before, or at the beginning with what comes next.
     chunks: list[str] = []
     for piece in pieces:
-        if chunks and (not _speaks(piece) or not _speaks(chunks[-1])):
+        if chunks and (not speaks(piece) or not speaks(chunks[-1])):
             chunks[-1] = f"{chunks[-1]} {piece}"
         else:
             chunks.append(piece)
     return chunks
 
 
-def _speaks(text: str) -> bool:
+def speaks(text: str) -> bool:
+    """Whether there is a letter or a digit in it, beside pauses."""
     return any(character.isalnum() for character in re.sub(PAUSE, "", text, flags=re.IGNORECASE))
 
 
@@ -87,7 +90,7 @@ def _sentences(text: str) -> list[str]:
     inside = _inside(text)
     sentences, start = [], 0
     for match in _END.finditer(text):
-        following = text[match.end() :].lstrip()[:1]
+        following = _NEXT.match(text, match.end())[1]  # type: ignore[index]
         # "Stop!" he said. / an abbreviation nobody listed
         goes_on = following.islower() and "\n\n" not in match[0] and not match[0].isspace()
         if not inside[match.end()] and not inside[match.start() + 1] and not goes_on:
@@ -106,13 +109,18 @@ def _shorten(sentence: str, most: int) -> list[str]:
         start = cuts[-1]
         wished = start + left / -(-left // most)
         shortest = start + (wished - start) * 0.5
-        good = ([end for end in ends if shortest <= end <= start + most] for ends in boundaries)
+        good = (_between(ends, shortest, start + most) for ends in boundaries)
         best = next((ends for ends in good if ends), None)
         if best:
             cuts.append(min(best, key=lambda end: abs(end - wished)))
         else:  # one very long thing, or a script without spaces
             free = (i for i in range(start + most, len(sentence)) if not inside[i])
-            before = [end for end in boundaries[-1] if start < end <= start + most]
+            before = _between(boundaries[-1], start + 1, start + most)
             cuts.append(before[-1] if before else next(free, len(sentence)))
     pieces = [sentence[a:b].strip() for a, b in pairwise([*cuts, len(sentence)])]
     return [piece for piece in pieces if piece]
+
+
+def _between(ends: list[int], least: float, most: float) -> list[int]:
+    """Those of an ordered list within bounds, both included; quickly, where a text is one long line."""
+    return ends[bisect_left(ends, least) : bisect_right(ends, most)]
