@@ -207,6 +207,18 @@ def merge(
 
 
 @app.command()
+def cut(
+    corpus: Annotated[Path, typer.Argument(help="A prepared and aligned corpus.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    min_score: Annotated[float, typer.Option(help="Clips whose alignment scores less are left out.")] = -1.5,
+) -> None:
+    """Cut clips at their pauses, so that a backend learns short texts; then merge."""
+    from tts.train.phrases import cut as make
+
+    typer.echo(f"{out}: {make(corpus, out, min_score)} phrases")
+
+
+@app.command()
 def train(
     what: Annotated[
         str, typer.Argument(help="asr, duration, codec, waveform-codec, vocoder, speaker, backend, ar, masked or filter.")
