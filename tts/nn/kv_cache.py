@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class KVCache:
         self.v = torch.zeros_like(self.k)
         self.lengths = [0] * rows
         self.memory = memory
+        self.prepared: Any = None  # what steps with this cache have in common, see tts/nn/stepping.py
 
     @property
     def capacity(self) -> int:

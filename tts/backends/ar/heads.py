@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tts.backends.ar.config import ARConfig
 from tts.nn.decoder import Decoder, DecoderConfig
 from tts.nn.kv_cache import KVCache
+from tts.nn.stepping import step
 
 STD = 0.02  # of places at the start
 
@@ -58,6 +59,8 @@ class FrameState:
 
     hidden: Tensor  # [R, D]
     cache: KVCache
+    places: tuple[Tensor, ...]  # [d] of each book
+    out: tuple[Tensor, ...]  # [d, V] of each book
 
 
 class DepthHead(nn.Module):
@@ -108,17 +111,17 @@ class DepthHead(nn.Module):
         self.out[:, :n] = table.transpose(1, 2)[:, :n] * n**-0.5
 
     def begin(self, hidden: Tensor) -> FrameState:
-        return FrameState(hidden, self.decoder.cache(len(hidden), len(self.place)))
+        return FrameState(hidden, self.decoder.cache(len(hidden), len(self.place)), self.place.unbind(0), self.out.unbind(0))
 
     def book(self, k: int, previous: Tensor | None, state: FrameState) -> Tensor:
         x = self.enter(state.hidden) if previous is None else self.widen(self.table(previous + (k - 1) * self.size))
-        x = self.decoder((x + self.place[k])[:, None], state.cache)[:, 0]
+        x = step(self.decoder, x + state.places[k], state.cache)
         state.cache.advance(1)
-        logits = (x @ self.out[k])[:, None]  # [R, 1, V]
+        logits = x @ state.out[k]  # [R, V]
         if self.end is not None:
             end = self.end(x) if k == 0 else x.new_full((len(x), 1), float("-inf"))
-            logits = _with_end(logits, end)
-        return logits[:, 0].float()
+            logits = _with_end(logits[:, None], end)[:, 0]
+        return logits.float()
 
 
 def _with_end(logits: Tensor, end: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from tts.nn.codes import CodeEmbedding, Voice
 from tts.nn.conv import blank
 from tts.nn.decoder import Decoder
 from tts.nn.kv_cache import KVCache, Memory
+from tts.nn.stepping import step
 from tts.nn.text import TextEncoder
 from tts.nn.time_embedding import position_table
 
@@ -153,8 +154,8 @@ class ARNetwork(nn.Module):
     def step(self, codes: Tensor, text: Tensor | None, cache: KVCache) -> Scores:
         """One step of R rows; text [R, D]: what the step that is asked for is told (`place_text`, voice)."""
         x = self.codes(codes)
-        x = self._placed((x if text is None else x + text)[:, None], cache)
-        hidden = self.trunk(x, cache)[:, 0]
+        x = self._placed((x if text is None else x + text)[:, None], cache)[:, 0]
+        hidden = step(self.trunk, x, cache)
         cache.advance(1)
         return self.score(hidden)
 
