@@ -14,8 +14,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any
 
 from tts.audio import FORMATS
 from tts.checkpoint import System, load
-from tts.errors import OutputError, PromptError, SettingsError
-from tts.files import write_whole
+from tts.errors import MynahError, SettingsError
 from tts.frames import Request
 from tts.serve.manifests import Job, read_manifest
+from tts.serve.stores import Store, digest, store_at
+from tts.serve.urls import is_url, read_url
 from tts.serve.workers import Engine, Outcome, Processes, Work
 from tts.voices import VOICE, find_voice
 from tts.weights import find
@@ -68,7 +69,8 @@ def run_batch(
     other rows, their order, the number of workers, or how often the batch was stopped.
 
     Args:
-        manifest: a file as `read_manifest` takes it, or its jobs. template: what rows do not say; its seed: see there.
+        manifest: a file as `read_manifest` takes it, or its jobs. out: a folder, or the URL of one.
+        template: what rows do not say; its seed: see there.
         workers: processes; None: one for each core or CUDA device. engine: who works instead of processes of this machine.
         progress: told at the beginning, and after each item.
     Raises:
@@ -82,11 +84,11 @@ def run_batch(
             raise SettingsError(f"{name} must be a whole number from 1, got {value!r}")
     jobs = read_manifest(manifest, template) if isinstance(manifest, str | Path) else list(manifest)
     checkpoint = load(find(system))
-    out = Path(out)
-    with _only_writer(out):
+    store = store_at(out)
+    with store.only_writer():
         # 2. what is done
         keys = _keys(jobs, checkpoint.folder, checkpoint.system, extension)
-        done = _tidy(out, keys)
+        done = _tidy(store, keys)
         todo = in_order([job for job in jobs if job.id not in done])
         tally = Tally(len(jobs), before=len(done), letters=sum(_letters(job) for job in todo))
         tell = progress if progress is not None else lambda tally: None
@@ -97,7 +99,7 @@ def run_batch(
         engine = engine if engine is not None else Processes(workers if workers is not None else count_workers(device))
         with closing(_outcomes(engine, work, todo)) as outcomes:
             for outcome in outcomes:
-                _keep(out, outcome, keys[outcome.id])
+                _keep(store, outcome, keys[outcome.id])
                 tally = _counted(tally, outcome, by_id[outcome.id])
                 tell(tally)
     return tally
@@ -143,42 +145,30 @@ def _counted(tally: Tally, outcome: Outcome, job: Job) -> Tally:
 # ------------------------------------------------------------------------------------------------------------- the books
 
 
-def _keep(out: Path, outcome: Outcome, key: str) -> None:
+def _keep(store: Store, outcome: Outcome, key: str) -> None:
     """Write down what became of an item. Raises OutputError."""
     if outcome.sound is None:
-        _append(out / ERRORS, outcome.told)
+        store.add(ERRORS, outcome.told)
     else:
-        _append(out / RESULTS, {**outcome.told, "key": key})
-        write_whole(out / outcome.told["file"], outcome.sound)
+        store.add(RESULTS, {**outcome.told, "key": key})
+        store.write(outcome.told["file"], outcome.sound)
 
 
-def _append(path: Path, told: Any) -> None:
-    line = json.dumps(told, ensure_ascii=False, default=str) + "\n"
-    try:
-        with open(path, "ab", buffering=0) as file:
-            file.write(line.encode("utf-8", "replace"))
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}); the same command goes on when it can") from error
-
-
-def _tidy(out: Path, keys: dict[str, str]) -> set[str]:
+def _tidy(store: Store, keys: dict[str, str]) -> set[str]:
     """The ids of a manifest that are done; of what a killed run left nothing else stays. Ids of other manifests stay."""
-    for part in out.glob(".*.part"):
-        part.unlink()
-    (out / ERRORS).unlink(missing_ok=True)  # what failed is tried again
-    results = out / RESULTS
-    written = results.read_bytes() if results.exists() else b""
+    store.remove(ERRORS)  # what failed is tried again
+    written = store.read(RESULTS)
     kept: dict[str, bytes] = {}
     for line in written.splitlines(keepends=True):
         told = _parsed(line)
         if told is None:
             continue
-        if told["id"] not in keys or _is_done(out, told, keys[told["id"]]):
+        if told["id"] not in keys or _is_done(store, told, keys[told["id"]]):
             kept[told["id"]] = line
         else:  # its row was changed, or its sound
-            _place(out, told).unlink(missing_ok=True)
+            store.remove(_file(told))
     if (whole := b"".join(kept.values())) != written:
-        write_whole(results, whole)
+        store.write(RESULTS, whole)
     return kept.keys() & keys.keys()
 
 
@@ -191,14 +181,13 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return told if line.endswith(b"\n") and isinstance(told, dict) and isinstance(told.get("id"), str) else None
 
 
-def _place(out: Path, told: dict[str, Any]) -> Path:
-    return out / Path(str(told.get("file"))).name
+def _file(told: dict[str, Any]) -> str:
+    return Path(str(told.get("file"))).name
 
 
-def _is_done(out: Path, told: dict[str, Any], key: str) -> bool:
+def _is_done(store: Store, told: dict[str, Any], key: str) -> bool:
     """Whether an item was spoken as it is asked for now, and its sound is there, whole."""
-    sound = _place(out, told)
-    return told.get("key") == key and sound.is_file() and _digest(sound) == told.get("sha256")
+    return told.get("key") == key and told.get("sha256") is not None and store.digest(_file(told)) == told["sha256"]
 
 
 def _keys(jobs: Sequence[Job], folder: Path, system: System, extension: str) -> dict[str, str]:
@@ -208,9 +197,11 @@ def _keys(jobs: Sequence[Job], folder: Path, system: System, extension: str) -> 
     @cache
     def heard(prompt: str) -> str:
         try:
+            if is_url(prompt):
+                return hashlib.sha256(read_url(prompt)).hexdigest()
             path = find_voice(folder, prompt.removeprefix(VOICE)) if prompt.startswith(VOICE) else Path(prompt)
-            return _digest(path) if path.is_file() else "missing"
-        except (PromptError, OSError, ValueError):  # it will fail, or be there by then
+            return digest(path) if path.is_file() else "missing"
+        except (MynahError, OSError, ValueError):  # it will fail, or be there by then
             return "missing"
 
     def key(job: Job) -> str:
@@ -221,28 +212,3 @@ def _keys(jobs: Sequence[Job], folder: Path, system: System, extension: str) -> 
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     return {job.id: key(job) for job in jobs}
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _only_writer(out: Path) -> Iterator[None]:
-    """The folder, made if need be, and nobody else's while this lasts. Raises OutputError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = open(out / ".lock", "ab")  # noqa: SIM115
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror}); give a folder you may write to") from error
-    with lock:
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows: two batches in one folder are not noticed
-            pass
-        except OSError as error:
-            raise OutputError(f"another batch is writing to {out}; wait for it, or give another folder") from error
-        yield

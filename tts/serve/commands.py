@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tts.errors import SettingsError
+from tts.serve.page.command import demo
 
 if TYPE_CHECKING:
     from tts.serve.batch import Tally
@@ -25,10 +27,18 @@ Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Even where a voice of that name is there.")]
 
 
+class Engine(StrEnum):
+    """Who speaks a batch."""
+
+    processes = "processes"
+    ray = "ray"
+
+
 def add_to(app: typer.Typer) -> None:
     """Put these commands beside those of an app."""
     app.add_typer(voices, name="voices")
     app.command()(batch)
+    app.command()(demo)
 
 
 # ---------------------------------------------------------------------------------------------------------------- voices
@@ -141,12 +151,14 @@ def take_in(
 
 
 def batch(
-    manifest: Annotated[Path, typer.Argument(help="JSONL, CSV, TSV or a Seed-TTS-eval list; docs/batch.md tells its columns.")],
-    out: Annotated[Path, typer.Option(help="A folder for the sounds, results.jsonl and errors.jsonl.")],
+    manifest: Annotated[str, typer.Argument(help="JSONL, CSV, TSV or a Seed-TTS-eval list; docs/batch.md tells its columns.")],
+    out: Annotated[str, typer.Option(help="A folder, or its URL, for the sounds, results.jsonl and errors.jsonl.")],
     prompt: Annotated[
         str | None, typer.Option(help="A recording, or voice:NAME, for rows that name none; the built-in voice, if not given.")
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one a core or GPU, if not given.")] = None,
+    engine: Annotated[Engine, typer.Option(help="Processes of this machine, or actors of a Ray cluster.")] = Engine.processes,
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster's head, HOST:PORT; or auto.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of each worker; with another number the last bits may differ.")] = 1,
     backend: Annotated[str, typer.Option(help="The backend that speaks, for rows that name none.")] = "flow",
     settings: Annotated[
@@ -160,10 +172,14 @@ def batch(
     device: Device = "cpu",
 ) -> None:
     """Speak a manifest into a folder; the same command goes on with a batch that was stopped."""
+    if address is not None and engine is not Engine.ray:
+        raise SettingsError("--address is that of a Ray cluster; give --engine ray, too")
     from tts.frames import Request
     from tts.request import check_request
-    from tts.serve.batch import run_batch
+    from tts.serve.batch import ERRORS, run_batch
+    from tts.serve.cluster import Cluster
     from tts.serve.manifests import read_manifest, travelling
+    from tts.serve.stores import store_at
 
     template = Request("", prompt, None, backend, seed, language=language, check=check, settings=settings_of(settings))
     check_request(template)
@@ -180,17 +196,20 @@ def batch(
         count = f"{tally.before + tally.spoken + tally.failed} of {tally.items}"
         bar.update(task, total=tally.letters, completed=tally.letters_done, told=count + pace)
 
+    place = store_at(out)
     try:
         with bar:
             options: dict[str, Any] = {"workers": workers, "threads": threads, "device": device, "progress": tell}
+            if engine is Engine.ray:
+                options["engine"] = Cluster(address, workers)
             tally = run_batch(jobs, out, system=system, template=template, extension=f".{file_format}", **options)
     except KeyboardInterrupt:
-        errors.print(f"mynah: stopped; what is done is in {out}, and the same command goes on", markup=False)
+        errors.print(f"mynah: stopped; what is done is in {place.where('')}, and the same command goes on", markup=False)
         sys.exit(130)
     before = f", {tally.before} were there" if tally.before else ""
     doubted = f", {tally.doubted} did not pass the check" if tally.doubted else ""
-    failed = f", {tally.failed} failed, see {out / 'errors.jsonl'}" if tally.failed else ""
-    typer.echo(f"{out}: {tally.spoken} spoken, {tally.seconds:.1f} s{before}{doubted}{failed}")
+    failed = f", {tally.failed} failed, see {place.where(ERRORS)}" if tally.failed else ""
+    typer.echo(f"{place.where('')}: {tally.spoken} spoken, {tally.seconds:.1f} s{before}{doubted}{failed}")
     if tally.failed:
         sys.exit(1)
 

@@ -21,6 +21,7 @@ from tts.errors import InputError, SettingsError
 from tts.frames import Request
 from tts.request import check_request
 from tts.sampling.philox import derive
+from tts.serve.urls import beside, is_url, read_url
 from tts.voices import VOICE
 
 COLUMNS = (
@@ -50,7 +51,7 @@ class Job:
 
 
 def read_manifest(path: str | Path, template: Request = Request("")) -> list[Job]:
-    """The jobs of a manifest, in its order. Paths in it are relative to the file.
+    """The jobs of a manifest, in its order. Paths in it are relative to the file; URLs are understood for both.
 
     JSONL: an object a line. CSV, TSV: a header, then rows; an empty field is not given. List: `id|prompt text|prompt wav|text`.
 
@@ -61,9 +62,12 @@ def read_manifest(path: str | Path, template: Request = Request("")) -> list[Job
         InputError: the manifest cannot be used; one sentence that names the row and the column.
     Source: the list format is that of seed-tts-eval (Anastassiou et al. 2024, arXiv:2406.02430).
     """
-    path = Path(path)
+    path = path if is_url(path) else str(Path(path))
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = read_url(path) if is_url(path) else Path(path).read_bytes()
+        text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist; give a manifest: JSONL, CSV, TSV or a Seed-TTS-eval list") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
@@ -94,17 +98,18 @@ def travelling(jobs: list[Job]) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------------ rows
 
 
-def _rows(path: Path, text: str) -> Iterator[Row]:
+def _rows(path: str, text: str) -> Iterator[Row]:
     """The rows of a manifest of any kind, without what is not given."""
     first = text.lstrip().partition("\n")[0]
-    if path.suffix.lower() in (".jsonl", ".ndjson") or first.startswith("{"):
+    kind = Path(path).suffix.lower()
+    if kind in (".jsonl", ".ndjson") or first.startswith("{"):
         return _objects(path, text)
-    if "|" in first and "\t" not in first and path.suffix.lower() not in (".csv", ".tsv"):
+    if "|" in first and "\t" not in first and kind not in (".csv", ".tsv"):
         return _list(path, text)
     return _table(path, text, max("\t,;", key=first.count))
 
 
-def _objects(path: Path, text: str) -> Iterator[Row]:
+def _objects(path: str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: JSON may hold other line separators
         if not line.strip():
             continue
@@ -120,7 +125,7 @@ def _objects(path: Path, text: str) -> Iterator[Row]:
         yield number, {name: value for name, value in row.items() if value is not None}
 
 
-def _list(path: Path, text: str) -> Iterator[Row]:
+def _list(path: str, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.splitlines(), 1):
         fields = [part.strip() for part in line.split("|")]
         if line.strip() and len(fields) not in (4, 5):
@@ -130,7 +135,7 @@ def _list(path: Path, text: str) -> Iterator[Row]:
             yield number, _given(LIST, fields)
 
 
-def _table(path: Path, text: str, delimiter: str) -> Iterator[Row]:
+def _table(path: str, text: str, delimiter: str) -> Iterator[Row]:
     # Tab-separated texts hold quotation marks that quote speech, and no field.
     lines = io.StringIO(text, newline="")
     if delimiter == "\t":
@@ -163,7 +168,7 @@ def _given(names: list[str] | tuple[str, ...], fields: list[str]) -> dict[str, A
 # ------------------------------------------------------------------------------------------------------------------ a row
 
 
-def _job(path: Path, number: int, row: dict[str, Any], template: Request) -> Job:
+def _job(path: str, number: int, row: dict[str, Any], template: Request) -> Job:
     """A row as a job. Raises InputError, naming row and column."""
 
     def wrong(column: str, wants: str) -> InputError:
@@ -207,7 +212,7 @@ def _job(path: Path, number: int, row: dict[str, Any], template: Request) -> Job
         recordings = prompt if isinstance(prompt, list) else [prompt]
         if not all(isinstance(one, str) and one for one in recordings):
             raise wrong("prompt", "it must be the path of a recording, or a list of them")
-        places = [one if one.startswith(VOICE) else str(path.parent.resolve() / one) for one in recordings]
+        places = [one if one.startswith(VOICE) else beside(path, one) for one in recordings]
         request = replace(request, prompt=places if isinstance(prompt, list) else places[0])
     elif voice:
         request = replace(request, prompt=f"{VOICE}{voice.removeprefix(VOICE)}")
@@ -234,7 +239,7 @@ def _named(job: Job, name: str, template: Request, row: Mapping[str, Any]) -> Jo
     return replace(job, id=name, request=replace(job.request, seed=seed))
 
 
-def _settings(path: Path, number: int, row: dict[str, Any], request: Request, template: Request) -> dict[str, Any] | None:
+def _settings(path: str, number: int, row: dict[str, Any], request: Request, template: Request) -> dict[str, Any] | None:
     """The backend's settings of a row, over those of the template where they are for the same backend."""
     settings = dict(template.settings or {}) if request.backend == template.backend else {}
     given = row.get("settings", {})

@@ -30,6 +30,7 @@ from tts.pipeline import Synthesizer
 from tts.prompts import EncodedPrompt
 from tts.request import find_backend, find_language
 from tts.serve.manifests import Job
+from tts.serve.urls import fetched
 
 KEPT = 1024  # encoded prompts that a worker remembers
 DEATHS = 2  # workers that may die over one item before it is given up
@@ -119,7 +120,8 @@ class Speaker:
         key = (repr(request.prompt), request.prompt_text, request.language)
         if key not in self._heard:
             try:
-                self._heard[key] = self.synthesizer.encode_prompt(request.prompt, request.prompt_text, request.language)
+                prompt = fetched(request.prompt)
+                self._heard[key] = self.synthesizer.encode_prompt(prompt, request.prompt_text, request.language)
             except MynahError as error:
                 self._heard[key] = error
             if len(self._heard) > KEPT:
