@@ -47,11 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 @app.command()
 def say(
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    text: Annotated[str | None, typer.Argument(help="What to say; - reads it from standard input.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="A recording of the voice, or voice:NAME; several are joined.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the sound goes: .wav, .flac, .ogg, .opus or .mp3.")] = Path("out.wav"),
+    file: Annotated[Path | None, typer.Option(help="A text of any length instead; a reading that was stopped goes on.")] = None,
+    times: Annotated[Path | None, typer.Option(help="With --file: when each sentence and word is said, as JSON.")] = None,
+    srt: Annotated[Path | None, typer.Option(help="With --file: subtitles.")] = None,
     prompt_text: Annotated[str | None, typer.Option(help="What is said in the recording, if you know it.")] = None,
     seed: Seed = 0,
     speed: Annotated[float, typer.Option(help="0.2 to 5 times the pace of the voice.")] = 1.0,
@@ -63,10 +66,17 @@ def say(
     system: System = "base-en",
     device: Device = "cpu",
 ) -> None:
-    """Speak a text in the voice of a recording."""
-    _check_writable(out)
+    """Speak a text in the voice of a recording, or with --file a whole book of it (docs/long-text.md)."""
+    if (text is None) == (file is None):
+        raise SettingsError("give a text, or --file with a file that holds one")
+    if file is None and (times or srt):
+        raise SettingsError("--times and --srt go with --file")
+    if file is None:
+        _check_writable(out)
     chosen = settings_of(settings)
-    said = _standard_input() if text == "-" else text
+    from tts.serve.reading import read_book, read_file
+
+    said = read_file(file) if file is not None else _standard_input() if text == "-" else str(text)
     from tts.frames import Request
     from tts.pipeline import Synthesizer
     from tts.request import check_request
@@ -74,6 +84,9 @@ def say(
     voice = prompt[0] if prompt and len(prompt) == 1 else prompt
     request = Request(said, voice, prompt_text, backend, seed, speed, seconds, language, check, chosen)
     check_request(request)  # before the weights are loaded
+    if file is not None:
+        read_book(request, out, times, srt, system, device)
+        return
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
         synthesizer = Synthesizer.from_pretrained(system, device)
@@ -281,6 +294,9 @@ def evaluate(
     prompt_snr: Annotated[
         float | None, typer.Option(help="Veil the prompts by noise so many dB below them; SIM is against the clean ones.")
     ] = None,
+    edits: Annotated[
+        int, typer.Option(help="Replace a word in each of so many recordings; measure it beside plain synthesis.")
+    ] = 0,
     durations: Annotated[
         list[str] | None,
         typer.Option(help="Only plan, by system, prompt-rate, ratio or KIND=RUN, and compare with recordings."),
@@ -294,7 +310,7 @@ def evaluate(
     from tts.eval.command import evaluate as run
 
     asked = (protocol or (), out, system, backend, seed, chosen, tries or (), rerank or (), hard, pages, copies, n_codebooks)
-    for drawn in run(*asked, prompt_snr):
+    for drawn in run(*asked, prompt_snr, edits):
         Console().print(drawn)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from tts.errors import SettingsError
 from tts.eval.codec import codebook_table, copy_synthesis
+from tts.eval.edits import edit_table, replacements, run_edits
 from tts.eval.hard import category_tables, hard_items, run_hard
 from tts.eval.measures import Meters
 from tts.eval.noise import NoisyPrompts
@@ -35,6 +36,7 @@ def evaluate(
     copies: bool = False,
     n_codebooks: Sequence[int] | None = None,
     prompt_snr: float | None = None,
+    edits: int = 0,
 ) -> list[Table]:
     """Run one evaluation of a system, as the words of the command line say, and give its tables. Raises SettingsError."""
     speaking = {"--set": settings, "--tries": tries, "--rerank": rerank, "--hard": hard, "--pages": pages}
@@ -45,6 +47,10 @@ def evaluate(
         raise SettingsError("--n-codebooks is for --copies; give both or neither")
     if copies and not protocols:
         raise SettingsError("say what to copy: --protocol FILE, a TSV of recordings")
+    if edits and (copies or hard or len(protocols) != 1 or spoken != ["--set"] * bool(settings)):
+        raise SettingsError(
+            "--edits replaces words of recordings: give one --protocol with recordings, and no other evaluation"
+        )
     if not protocols and not hard:
         raise SettingsError("say what to speak: --protocol FILE, or --hard")
     if len(protocols) > 1 and (copies or hard):
@@ -61,6 +67,9 @@ def evaluate(
         items = read_protocol(protocols[0], COPIED)
         report = copy_synthesis(parts.encoder, parts.vocoder, items, out, meters, parts.codec, n_codebooks, seed)
         return [table(report), *([codebook_table(report)] if "codec" in report else [])]
+    if edits:
+        chosen = replacements(read_protocol(protocols[0]), edits, seed)
+        return [edit_table(run_edits(chosen, synthesizer, out, ears, backend, seed, settings))]
     speaks: Speaks = synthesizer if prompt_snr is None else NoisyPrompts(synthesizer, prompt_snr)
     rows = [Tries(count) for count in tries] + [Tries(count, rerank=True) for count in rerank]
     options: dict[str, Any] = {"backend": backend, "seed": seed, "settings": settings, "pages": pages}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +34,7 @@ class PhoneEars:
 
     def errors(self, samples: np.ndarray, text: str) -> tuple[int, int]:
         """(phone errors, phones of the text) of samples [N], read freely; nothing is heard in an empty clip."""
-        asked = [PHONES.symbols[token] for token in self._tokens(text)]
+        asked = [PHONES.symbols[token] for token in self.tokens(text)]
         if not len(samples):
             return phone_errors(asked, [])
         heard = read(self._posteriors(samples)).tokens
@@ -40,7 +42,7 @@ class PhoneEars:
 
     def align(self, samples: np.ndarray, text: str) -> list[tuple[str, float, float]]:
         """(phone, start, end) in seconds of every phone of the text in samples [N]; [] where they do not fit in."""
-        targets = phones_of(self._tokens(text))
+        targets = phones_of(self.tokens(text))
         found = viterbi(self._posteriors(samples), targets) if len(samples) else None
         if found is None:
             return []
@@ -50,6 +52,21 @@ class PhoneEars:
         spans = zip(targets, found[0], strict=True)
         return [(names[target], start / rate, min(end / rate, seconds)) for target, (start, end) in spans]
 
+    def between(self, samples: np.ndarray, asked: Sequence[int], first: int, last: int) -> list[int]:
+        """The phones that are heard where phones first to last - 1 of all `asked` lie in samples [N]; [] where they do not fit in.
+
+        Phones are indices of the recognizer. One that is heard counts where its middle lies, a frame of tolerance on both sides.
+        """
+        log_probs = self._posteriors(samples)
+        found = viterbi(log_probs, asked) if len(samples) else None
+        if found is None or first >= last:
+            return []
+        start, end = found[0][first][0] - 1, found[0][last - 1][1] + 1
+        heard = read(log_probs)
+        ends = itertools.accumulate(heard.frames)
+        places = [(token, end - frames / 2) for token, frames, end in zip(heard.tokens, heard.frames, ends, strict=True)]
+        return phones_of([token for token, middle in places if start <= middle <= end])
+
     def said(self, samples: np.ndarray, text: str) -> dict[str, Any]:
         """What was heard in samples [N], and what of the text was not.
 
@@ -58,7 +75,7 @@ class PhoneEars:
             repeated_run (see `runs`), free: 1.0 where neither is long.
         """
         names = PHONES.recognizer_symbols
-        tokens = self._tokens(text)
+        tokens = self.tokens(text)
         asked = phones_of(tokens)
         if not len(samples):
             lost = [names[phone] for phone in asked]
@@ -83,7 +100,7 @@ class PhoneEars:
             "free": float(free_of_runs(missing, repeated, len(asked))),
         }
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, text: str) -> list[int]:
         """The text's ids; its pauses are silence and have none, nor has a text that cannot be pronounced."""
         try:
             return [token for token in self.front_end.encode(text, self.language) if isinstance(token, int)]
