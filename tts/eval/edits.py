@@ -122,8 +122,8 @@ def run_edits(
         items.append({**row, "kept": kept, "edits": [asdict(change) for change in edited.report.edits]})
     rows = {}
     for name in ROWS:
-        columns = ([float(row[f"{name}_{key}"]) for row in items] for key in ("errors", "phones"))
-        found = estimate(*columns, seed)
+        errors, phones = ([float(row[f"{name}_{key}"]) for row in items] for key in ("errors", "phones"))
+        found = estimate(errors, phones, seed)
         rows[name] = vars(found) if found is not None else None
     spoken_per = rows["spoken"]["value"] if rows["spoken"] else 0.0
     report = {

@@ -53,9 +53,9 @@ class PhoneEars:
         return [(names[target], start / rate, min(end / rate, seconds)) for target, (start, end) in spans]
 
     def between(self, samples: np.ndarray, asked: Sequence[int], first: int, last: int) -> list[int]:
-        """The phones that are heard where phones first to last - 1 of all `asked` lie in samples [N]; [] where they do not fit in.
+        """The phones heard where phones first to last - 1 of all `asked` lie in samples [N]; [] where those do not fit in.
 
-        Phones are indices of the recognizer. One that is heard counts where its middle lies, a frame of tolerance on both sides.
+        Phones are indices of the recognizer; one that is heard lies where its middle is, give or take a frame.
         """
         log_probs = self._posteriors(samples)
         found = viterbi(log_probs, asked) if len(samples) else None
