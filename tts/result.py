@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -166,6 +167,10 @@ class Audio(Generic[Told]):
         from tts.audio import encode
 
         return encode(torch.from_numpy(self.samples), self.sample_rate, extension, provenance=self.report.provenance())
+
+    def _repr_html_(self) -> str:
+        """A player, where a notebook shows it."""
+        return f'<audio controls src="data:audio/wav;base64,{b64encode(self.encode(".wav")).decode()}"></audio>'
 
 
 @dataclass(frozen=True)
