@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from tts import Request
 from tts.cli import main
@@ -34,7 +35,7 @@ class Fake(Work):
         if job.request.text == "die" or (job.request.text == "die once" and not died.exists()):
             died.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        told = {"id": job.id, "threads": os.environ["OMP_NUM_THREADS"], "extra": dict(job.extra)}
+        told = {"id": job.id, "threads": torch.get_num_threads(), "extra": dict(job.extra)}
         return Outcome(job.id, told, job.request.text.encode() + b"\0\0")
 
 
@@ -67,7 +68,7 @@ def test_a_killed_actor_loses_nothing_and_one_that_always_dies_costs_its_item_al
         name: text.encode() + b"\0\0" for name, text in texts.items() if name != "c"
     }
     assert (tmp_path / "a").exists(), "an actor died over it, too"
-    assert said["a"].told == {"id": "a", "threads": "2", "extra": {"row": [0]}}
+    assert said["a"].told == {"id": "a", "threads": 2, "extra": {"row": [0]}}
     (died,) = [outcome.told for outcome in outcomes if outcome.sound is None]
     assert died["error"] == "WorkerDied" and died["row"] == 2 and "in 2 rounds" in died["reason"]
     with pytest.raises(CheckpointError, match="there is no system"):
