@@ -14,6 +14,7 @@ from rich.table import Table
 
 from tts.errors import SettingsError
 from tts.serve.page.command import demo
+from tts.serve.server import serve
 
 if TYPE_CHECKING:
     from tts.serve.batch import Tally
@@ -39,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(voices, name="voices")
     app.command()(batch)
     app.command()(demo)
+    app.command()(serve)
 
 
 # ---------------------------------------------------------------------------------------------------------------- voices
