@@ -29,6 +29,7 @@ class Candidates:
         this one: 1 at the first.
     masked: [B, T] bool, the cells that were asked for. codes: [B, T] int64, drawn where masked, known elsewhere.
     confidence: [B, T] float32, the probability of each drawn code; 1 elsewhere.
+    uniforms: those that a policy may rank by [B, T], where somebody has them ready; None: `noise` makes them.
     """
 
     book: int
@@ -39,6 +40,7 @@ class Candidates:
     confidence: Tensor
     seeds: Tensor
     noise: Noise
+    uniforms: Callable[[], Tensor] | None = None
 
 
 class CommitPolicy(Protocol):
@@ -178,6 +180,8 @@ def _all_but_worst(score: Tensor, masked: Tensor, stay: Tensor) -> Tensor:
 
 def _uniforms(candidates: Candidates) -> Tensor:
     """[B, T] in (0, 1)."""
+    if candidates.uniforms is not None:
+        return candidates.uniforms()
     frames = torch.arange(candidates.masked.shape[1], device=candidates.masked.device)
     seeds, step = candidates.seeds[:, None], candidates.step[:, None]
     return candidates.noise.uniform(seeds, Purpose.COMMIT, candidates.book, frames, step)
