@@ -13,6 +13,7 @@ from tts.asr.words import Said, shown, word_times, written_words
 from tts.audio import LOUDNESS, PEAK, level, loudness
 from tts.errors import SettingsError, TextError
 from tts.narration import narrate, steady
+from tts.sampling.philox import derive
 from tts.text.markup import Pause
 from tts.text.phonemes import PhoneFrontEnd
 from tts.text.tokens import PHONES
@@ -81,12 +82,15 @@ def test_the_same_seed_gives_the_same_samples_wherever_it_is_begun(tiny):
             assert replace(again, samples=0, spent_seconds=0) == replace(before, samples=0, spent_seconds=0)
 
 
-def test_the_first_passage_is_what_is_said_alone_but_for_its_level(tiny):
-    passage = next(narrate(tiny, replace(FAST, text="One and two. And three.")))
-    alone = tiny.speak(replace(FAST, text="One and two.")).samples
-    n = len(alone)
-    scale = float(np.dot(passage.samples[:n], alone) / np.dot(alone, alone))
-    assert np.allclose(passage.samples[:n], scale * alone, atol=1e-5) and passage.sentences[0].seed == 0
+def test_each_passage_is_what_its_sentence_is_alone_but_for_its_level(tiny):
+    request = replace(FAST, text="One and two. And three. And four.", seed=5, check=True)
+    for number, passage in enumerate(narrate(tiny, request)):
+        seed = derive(5, number) if number else 5
+        alone = tiny.speak(replace(request, text=passage.text, seed=seed))
+        n = len(alone.samples)
+        scale = float(np.dot(passage.samples[:n], alone.samples) / np.dot(alone.samples, alone.samples))
+        assert np.allclose(passage.samples[:n], scale * alone.samples, atol=1e-5)
+        assert passage.sentences == alone.report.sentences
 
 
 def test_its_identity_tells_every_option_apart(tiny, recording):

@@ -226,14 +226,14 @@ def evenly(text, seconds=0.4):
 
 
 def test_subtitles_have_lines_that_can_be_read():
-    text = "It was late, and nobody in the house had heard the bird that sat in the tree by the river, singing " * 3
+    text = "It was late, and nobody in the house had heard the bird that sat in the tree by the river, singing. " * 3
     made = list(cues(evenly(text)))
     assert " ".join(" ".join(cue.text.split("\n")) for cue in made) == text.strip()
     for cue in made:
         lines = cue.text.split("\n")
         assert len(lines) <= LINES and max(map(len, lines)) <= WIDTH and cue.end - cue.start <= LONGEST
     assert all(a.end <= b.start + 1e-9 for a, b in pairwise(made))
-    assert made[0].text.endswith(",")  # rather than in the middle of a phrase
+    assert made[2].text.endswith("It was late,")  # rather than in the middle of a phrase
 
 
 def test_a_long_silence_and_an_endless_word_begin_new_subtitles():

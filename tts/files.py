@@ -30,6 +30,8 @@ def check_writable(path: Path) -> None:
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A path beside another for what is yet to be whole; in the end nothing is left there."""
+    if not path.name:
+        raise OutputError(f"{path} cannot be written (it is a folder); give a file in a folder you may write to")
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield part
