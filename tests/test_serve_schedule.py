@@ -24,7 +24,11 @@ class Slow:
 
             def waiting():
                 try:
-                    for chunk in chunks:
+                    while True:
+                        try:
+                            chunk = next(chunks)
+                        except StopIteration as end:
+                            return end.value
                         slow.made += 1
                         yield chunk
                         slow.go.wait(20)

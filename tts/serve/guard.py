@@ -126,8 +126,8 @@ def may_enter(keys: Iterable[bytes], authorization: str) -> bool:
 class Guard:
     """An ASGI app around another.
 
-    keys: digests; none: everybody may enter. hosts: the names by which a client may call the server, () for any; on a
-    loopback address it keeps web pages out that have made their own name lead to it.
+    keys: digests; none: everybody may enter who does not come from a web page of elsewhere. hosts: the names by which a client
+    without a key may call the server, () for any; that keeps pages out that have made their own name lead to this machine.
     observe: is told of each request (scope, status, seconds).
     """
 
@@ -168,9 +168,9 @@ class Guard:
         """Raise Refusal where a request may not come in."""
         header, limits = visit.header, self.limits
         host, origin = header("host"), header("origin")
-        if self.hosts and _name(f"//{host}") not in self.hosts:
+        if self.hosts and not self.keys and _name(f"//{host}") not in self.hosts:
             raise Refusal(403, f"this server is not called {host!r}; it is for this machine alone", "wrong_host")
-        if origin and origin not in (f"http://{host}", f"https://{host}"):
+        if origin and not self.keys and origin not in (f"http://{host}", f"https://{host}"):
             raise Refusal(403, f"web pages of {origin!r} may not use this server", "wrong_origin")
         if self.keys and visit.path not in OPEN and not may_enter(self.keys, header("authorization")):
             raise Refusal(401, "give an API key of this server: Authorization: Bearer KEY", "invalid_api_key")
