@@ -16,7 +16,7 @@ DOCUMENTS = {
     "README.md": README,
     **{
         f"docs/{name}.md": (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-        for name in ("architecture", "ar", "batch", "codec")
+        for name in ("architecture", "ar", "batch", "codec", "demo", "long-text", "server")
     },
 }
 TABLE = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| `(\w+)` \|$", README, re.MULTILINE)
