@@ -307,7 +307,6 @@ def test_a_text_or_a_file(tmp_path, monkeypatch, capsys, words, says):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_reading_that_is_killed_goes_on_to_the_same_bytes(tiny_folder, tmp_path, file, whole):
     """By SIGINT once, then by SIGKILL, at any moment."""
     longer = file.read_text(encoding="utf-8-sig") + " Eight and nine. Ten." * 100

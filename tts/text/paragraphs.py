@@ -118,14 +118,16 @@ def _bounded(sentence: str) -> list[str]:
     """What `chunk` leaves whole since it is one thing, such as a thousand digits: cut, so that no piece is endless."""
     if len(sentence) <= LONGEST:
         return [sentence]
-    parts = [""]
+    parts, spoken = [""], False
     for match in re.finditer(rf"(?:{PRONUNCIATION}|{PAUSE}|\S{{1,{LONGEST // 4}}})\s*", sentence, re.IGNORECASE):
         if len(match[0]) > LONGEST:
             raise TextError(f"a pronunciation has at most {LONGEST} signs; got {match[0][:40]!r} …")
-        if len(parts[-1]) + len(match[0]) > LONGEST // 4 and speaks(parts[-1]):
+        if spoken and len(parts[-1]) + len(match[0]) > LONGEST // 4:
             parts.append("")
+            spoken = False
         parts[-1] += match[0]
-    if len(parts) > 1 and not speaks(parts[-1]):
+        spoken = spoken or speaks(match[0])
+    if len(parts) > 1 and not spoken:
         parts[-2:] = ["".join(parts[-2:])]
     return [part.strip() for part in parts]
 
