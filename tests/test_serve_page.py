@@ -281,7 +281,7 @@ def test_a_batch_speaks_what_was_uploaded_and_tells_of_what_failed(tiny, recordi
     "prompt", ["/etc/passwd", "../../other.wav", "file:///etc/passwd", "C:\\other.wav", "s3://bucket/other.wav"]
 )
 def test_a_manifest_cannot_name_files_of_this_machine(manifest, recording, prompt):
-    with pytest.raises(PromptError, match=r"row 2, column prompt: '(passwd|other.wav)' was not uploaded .*there is me.wav"):
+    with pytest.raises(PromptError, match=r"row 2, column prompt: '(passwd|other.wav)' was not uploaded .*: me.wav"):
         read_upload(manifest(("One.", prompt)), [str(recording)], Request(""))
 
 

@@ -30,7 +30,7 @@ def picture(samples: np.ndarray, sample_rate: int, marks: Sequence[tuple[float, 
     if not seconds:
         return ""
     ticks = "".join(
-        f'<span style="left:{100 * at / seconds:.2f}%">{at:g} s</span>' for at in _ticks(seconds) if at < 0.97 * seconds
+        f'<span style="left:{100 * at / seconds:.2f}%">{at:g} s</span>' for at in _ticks(seconds) if at < 0.95 * seconds
     )
     over = "".join(
         f'<i style="left:{100 * start / seconds:.2f}%;width:{100 * (end - start) / seconds:.2f}%"></i>' for start, end in marks

@@ -51,7 +51,7 @@ def read_upload(manifest: str | None, recordings: Sequence[str], template: Reque
         if prompt.startswith(VOICE) or name in brought:
             return prompt if prompt.startswith(VOICE) else brought[name]
         have = ", ".join(sorted(brought)) or "none"
-        raise PromptError(f"row {job.row}, column prompt: {name!r} was not uploaded with the manifest (there is {have})")
+        raise PromptError(f"row {job.row}, column prompt: {name!r} was not uploaded with the manifest; these were: {have}")
 
     def brought_only(job: Job) -> Job:
         prompt = job.request.prompt
