@@ -17,7 +17,7 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -88,7 +88,8 @@ class Cluster:
             )
         # 3. what comes back
         try:
-            for block in outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            blocks: Any = outcomes.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+            for block in blocks:
                 for row in block.to_pylist():
                     if row["broken"]:
                         raise getattr(errors, row["broken"], MynahError)(row["told"])

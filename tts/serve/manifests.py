@@ -62,30 +62,30 @@ def read_manifest(path: str | Path, template: Request = Request("")) -> list[Job
         InputError: the manifest cannot be used; one sentence that names the row and the column.
     Source: the list format is that of seed-tts-eval (Anastassiou et al. 2024, arXiv:2406.02430).
     """
-    path = path if is_url(path) else str(Path(path))
+    file = str(path) if is_url(path) else str(Path(path))
     try:
-        data = read_url(path) if is_url(path) else Path(path).read_bytes()
+        data = read_url(file) if is_url(file) else Path(file).read_bytes()
         text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig").read()
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; give a manifest: JSONL, CSV, TSV or a Seed-TTS-eval list") from error
+        raise InputError(f"{file} does not exist; give a manifest: JSONL, CSV, TSV or a Seed-TTS-eval list") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
         raise InputError(
-            f"{path} cannot be read as UTF-8 text ({error}); give JSONL, CSV, TSV or a Seed-TTS-eval list"
+            f"{file} cannot be read as UTF-8 text ({error}); give JSONL, CSV, TSV or a Seed-TTS-eval list"
         ) from error
     jobs: dict[str, Job] = {}
-    for number, row in _rows(path, text):
-        job = _job(path, number, row, template)
+    for number, row in _rows(file, text):
+        job = _job(file, number, row, template)
         if "id" in row and job.id in jobs:
             raise InputError(
-                f"{path}, row {number}, column id: {job.id!r} is that of row {jobs[job.id].row}, too; ids must differ"
+                f"{file}, row {number}, column id: {job.id!r} is that of row {jobs[job.id].row}, too; ids must differ"
             )
         while job.id in jobs:  # two rows that say the same: each is spoken
             job = _named(job, f"{job.id}-again", template, row)
         jobs[job.id] = job
     if not jobs:
-        raise InputError(f"{path} holds no items; give at least one row")
+        raise InputError(f"{file} holds no items; give at least one row")
     return list(jobs.values())
 
 
