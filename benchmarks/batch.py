@@ -156,9 +156,10 @@ def cluster(items: Items = 40, nodes: int = 2, system: System = "base-en") -> No
 
     def progress(tally: Tally) -> None:
         if tally.spoken >= items // 4 and not killed:
-            actor = next(
-                one for one in psutil.process_iter(["cmdline"]) if "ray::MapWorker" in "".join(one.info["cmdline"] or ())
-            )
+            import psutil  # which Ray brings, and shows once it is imported
+
+            ours = psutil.Process().children(recursive=True)
+            actor = next(one for one in ours if "ray::MapWorker" in "".join(one.cmdline()))
             killed.append(actor.pid)
             actor.kill()
 
