@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
 from tts.checkpoint import Checkpoint
-from tts.errors import FitError, SettingsError
+from tts.errors import FitError, SettingsError, nearest
 from tts.frames import Frames, FrameSpec, check_fit
 from tts.interfaces import Backend, Codec, Duration, Encoder, FrameCodec, FrontEnd, Recognizer, Vocoder
 from tts.text.tokens import SymbolTable
 
+# Bits of the weights that backends multiply by; "auto": as each backend finds fastest on this machine.
+PRECISIONS: dict[str, int | None] = {"fp32": 32, "bf16": 16, "int8": 8, "int4": 4, "auto": None}
 ROLES = ("frontend", "encoder", "recognizer", "duration", "vocoder")
 
 
@@ -30,6 +32,7 @@ class Parts:
     backends: Mapping[str, Backend]
     device: torch.device
     codec: Codec | None = None
+    bits: Mapping[str, int] = field(default_factory=dict)  # of the weights of backends that can be made smaller
 
     @property
     def prompt_codec(self) -> FrameCodec | None:
@@ -54,27 +57,43 @@ class Joined(Protocol):
         ...
 
 
-def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu") -> Parts:
-    """Build everything that a checkpoint lists.
+@runtime_checkable
+class Shrinking(Protocol):
+    """A backend whose products can be made of smaller weights, for a CPU."""
+
+    def shrink(self, bits: int | None) -> int:
+        """Keep weights in 32, 16, 8 or 4 bits, or None: as is fastest here. Returns the bits that they have now."""
+        ...
+
+
+def build_parts(loaded: Checkpoint, device: str | torch.device = "cpu", precision: str = "fp32") -> Parts:
+    """Build everything that a checkpoint lists, the backends with weights of a precision, see PRECISIONS.
 
     Raises:
         CheckpointError: a part is missing or its weights are not what its config asks for; FitError: two parts do not fit.
-        SettingsError: the device does not exist.
+        SettingsError: the device does not exist, or the precision does not, or not there.
     """
     device = find_device(device)
+    if precision not in PRECISIONS:
+        legal = list(PRECISIONS)
+        raise SettingsError(f"precision must be one of {', '.join(legal)}, got {precision!r}{nearest(precision, legal)}")
+    if device.type != "cpu" and precision not in ("fp32", "auto"):
+        raise SettingsError(f"{precision} is for weights on a CPU; on {device.type} give fp32 or auto, which is the same there")
     built = {name: _placed(loaded.build(name), device) for name in loaded.system.parts}
     backends = {
         name.partition(".")[2] or loaded.system.parts[name].type: part
         for name, part in built.items()
         if name.partition(".")[0] == "backend"
     }
+    wanted = PRECISIONS[precision] if device.type == "cpu" else 32
+    bits = {name: backend.shrink(wanted) for name, backend in backends.items() if isinstance(backend, Shrinking)}
     for role in ROLES:
         if role not in built:
             raise FitError(f"{loaded.folder} has no {role}; a system that speaks needs {', '.join(ROLES)} and a backend")
     if not backends:
         raise FitError(f"{loaded.folder} has no backend; a system that speaks needs one")
     front_end, encoder, recognizer, duration, vocoder = (built[role] for role in ROLES)
-    parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device, built.get("codec"))
+    parts = Parts(front_end, encoder, recognizer, duration, vocoder, backends, device, built.get("codec"), bits)
     for backend in backends.values():
         if isinstance(backend, Joined):
             backend.join(parts)

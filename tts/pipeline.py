@@ -43,11 +43,16 @@ class Synthesizer:
     """A system that speaks. No request leaves a trace in what another one says; may be used from several threads."""
 
     def __init__(
-        self, checkpoint: Checkpoint, device: str | torch.device = "cpu", retries: int = 1, rerank: bool = False
+        self,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        retries: int = 1,
+        rerank: bool = False,
+        precision: str = "fp32",
     ) -> None:
         """Arguments and errors are those of `from_pretrained`."""
         self.folder, self.system, self.retries, self.rerank = checkpoint.folder, checkpoint.system, retries, rerank
-        self.parts = build_parts(checkpoint, device)
+        self.parts = build_parts(checkpoint, device, precision)
         self._prompts = PromptEncoder(
             self.parts.encoder,
             self.parts.recognizer,
@@ -61,18 +66,25 @@ class Synthesizer:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | PathLike[str] = "base-en", device: str | torch.device = "cpu", retries: int = 1, rerank: bool = False
+        cls,
+        name: str | PathLike[str] = "base-en",
+        device: str | torch.device = "cpu",
+        retries: int = 1,
+        rerank: bool = False,
+        precision: str = "fp32",
     ) -> Synthesizer:
         """A system by its name, when it comes with the package, or by its folder.
 
         Args:
             retries: further tries of a sentence that fails its check.
             rerank: make all of them, whether it fails or not; the best is kept (MaskGCT, arXiv:2409.00750).
+            precision: of the weights that backends multiply by, on a CPU: fp32, which says the same on every machine; bf16,
+                int8 or int4; auto: what is fastest here, which may say it in another way (docs/speed.md).
         Raises:
             CheckpointError: there is none, or its weights are truncated, of another version, or do not fit each other.
-            SettingsError: the device does not exist.
+            SettingsError: the device or the precision does not exist.
         """
-        return cls(load(weights.find(name)), device, retries, rerank)
+        return cls(load(weights.find(name)), device, retries, rerank, precision)
 
     def trying(self, retries: int, rerank: bool = False) -> Synthesizer:
         """The same parts, with other tries of what they say."""
@@ -93,6 +105,8 @@ class Synthesizer:
     def model(self) -> Model:
         """Which weights speak."""
         parts = {name: part.sha256[:8] for name, part in self.system.parts.items() if part.sha256}
+        small = {f"backend.{name}": bits for name, bits in self.parts.bits.items() if bits != 32}
+        parts |= {name: f"{parts[name]} in {bits} bits" for name, bits in small.items() if name in parts}
         return Model(self.system.name, self.system.version, str(self.system.extra.get("licence", "not stated")), parts)
 
     @property

@@ -36,7 +36,8 @@ def sample_codes(
     if not isinstance(temperature, tuple):
         return _likeliest(x) if temperature == 0 else _draw(x / np.float32(temperature), uniforms, policy)
     each = np.asarray(temperature, np.float32)
-    drawn = _draw(x / np.where(each == 0, np.float32(1), each)[:, None], uniforms, policy)
+    by: Numbers = np.where(each == 0, np.float32(1), each).astype(np.float32)
+    drawn = _draw(x / by[:, None], uniforms, policy)
     return torch.where(torch.from_numpy(each) == 0, _likeliest(x), drawn) if 0 in temperature else drawn
 
 

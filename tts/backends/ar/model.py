@@ -18,6 +18,7 @@ from tts.backends.ar.rows import begin, make_row, whole
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
+from tts.nn.quantize import quantize
 from tts.nn.text import lay, left_of
 from tts.sampling.philox import PhiloxNoise
 
@@ -155,6 +156,14 @@ class ARBackend(nn.Module):
         nothing = torch.full((1, self.config.codebooks), self.config.size, device=device)
         for frames in zip_longest(*speaking, fillvalue=nothing):
             yield torch.cat(frames)
+
+    def shrink(self, bits: int | None) -> int:
+        """Weights of a step's products in so many bits, for inference on a CPU; None: eight. Returns the bits they have now."""
+        bits = 8 if bits is None else bits
+        if bits != 32:
+            quantize(self.network.trunk, bits)
+            quantize(self.network.head, bits)
+        return bits
 
     def _check(self, utterance: Utterance) -> None:
         check_utterance(utterance, "the autoregressive backend", self.table, self.emits)

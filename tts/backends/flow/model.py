@@ -29,6 +29,7 @@ from tts.decoding.solvers import SOLVERS, pruned_grid, sway, visited_times
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.conv import ConvNeXtV2Block, blank
+from tts.nn.quantize import has_bfloat16, quantize
 from tts.nn.speaker import SpeakerConfig, SpeakerEncoder
 from tts.sampling.philox import PhiloxNoise
 
@@ -186,6 +187,17 @@ class FlowBackend(nn.Module):
         for b, mel in enumerate(mels):
             data[b, :, : mel.shape[-1]] = mel
         return Frames(data, lengths.to(device), self.emits)
+
+    def shrink(self, bits: int | None) -> int:
+        """Weights of the transformer's products in 16 or 32 bits, for inference on a CPU; returns which.
+
+        None, and fewer bits, which would not pay where a row is hundreds of frames: 16 where the CPU has bfloat16, else 32.
+        """
+        if bits is None or bits < 16:
+            bits = 16 if has_bfloat16() else 32
+        if bits == 16:
+            quantize(self.dit.blocks, 16)
+        return bits
 
     def _check(self, utterance: Utterance) -> None:
         if utterance.content is not None or (utterance.context is None) != (utterance.keep is None):

@@ -17,6 +17,7 @@ from tts.decoding.commit import AtRandom, ByConfidence, BySpan, Candidates, Comm
 from tts.decoding.masked import Decoded, MaskedTask, Rescoring, decode_masked
 from tts.errors import FitError, SettingsError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
+from tts.nn.quantize import has_bfloat16, quantize
 from tts.sampling.philox import PhiloxNoise
 
 
@@ -160,6 +161,17 @@ class MaskedBackend(nn.Module):
         if self.filter is None:
             raise SettingsError('this model has no filter to commit by what is "learned"; choose "confidence" or "span"')
         return Learned(self.filter, self.filter.config.block, settings.threshold, by_confidence)
+
+    def shrink(self, bits: int | None) -> int:
+        """Weights of the transformer's products in 16 or 32 bits, for inference on a CPU; returns which.
+
+        None, and fewer bits, which would not pay where a row is hundreds of frames: 16 where the CPU has bfloat16, else 32.
+        """
+        if bits is None or bits < 16:
+            bits = 16 if has_bfloat16() else 32
+        if bits == 16:
+            quantize(self.network.transformer, 16)
+        return bits
 
     def _check(self, utterance: Utterance, settings: MaskedSettings) -> None:
         check_utterance(utterance, "the masked backend", self.table, self.emits)
