@@ -135,7 +135,8 @@ def _add_speech(app: "FastAPI", pool: Pool, desk: Desk, metrics: Metrics) -> Non
                 self.job.cancel()
 
     sound = {"schema": {"type": "string", "format": "binary"}}
-    content = dict.fromkeys(sorted(set(TYPES.values())), sound) | {"text/event-stream": {"schema": {"type": "string"}}}
+    event = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
+    content = dict.fromkeys(sorted(set(TYPES.values())), sound) | {"text/event-stream": {"schema": event}}
 
     @app.post(
         "/v1/audio/speech",
