@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +125,7 @@ class Narration(Iterator[Passage]):
         offset = begins / self.sample_rate
         words = tuple(Word(word.text, offset + word.start, offset + word.end) for word in found.words)
         start, end = (words[0].start, words[-1].end) if words else (offset, offset)
+        _trim()(0)
         told = (tuple(found.sentences), found.aligned, tuple(found.warnings), self._letters, clock.total())
         return Passage(number, shown(piece.text), samples.numpy(), begins, start, end, words, *told)
 
@@ -215,6 +217,19 @@ def steady(samples: Tensor, rate: int) -> Tensor:
         return samples
     gain = max(-CORRECTED, min(CORRECTED, LOUDNESS - loudness(samples, rate)))
     return samples * min(10.0 ** (gain / 20.0), PEAK / peak)
+
+
+@cache
+def _trim() -> Callable[[int], int]:
+    """glibc's malloc_trim, where it is there. Lines of all lengths tear the heap, of which ever more is kept (measured: base-en
+    grows by 36 MB in twelve lines, and by 11 with it)."""
+    import ctypes
+
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another allocator, another system
+        return lambda pad: 0
+    return trim
 
 
 def _planned(plan: Plan) -> list[float] | None:
