@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -314,9 +315,12 @@ def test_a_reading_that_is_killed_goes_on_to_the_same_bytes(tiny_folder, tmp_pat
     expected = whole(".flac", replace(ASKED, text=longer))
     out, kills, chance = tmp_path / "k.flac", 0, random.Random(0)
     journal = tmp_path / ".k.flac.journal.part"
+    # whoever runs these tests in the background may have told their children to ignore a Ctrl-C
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     for attempt in range(60):
         before = journal.stat().st_size if journal.exists() else 0
-        run = subprocess.Popen(command(tiny_folder, file, out), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        run = subprocess.Popen(command(tiny_folder, file, out), preexec_fn=heeds, **pipes)
         while run.poll() is None and (not journal.exists() or journal.stat().st_size <= before):
             time.sleep(0.01)
         time.sleep(chance.random() * 0.3)
