@@ -24,6 +24,7 @@ SETTINGS = {
     "temperature": 3.0,
     "top_k": None,
     "top_p": 0.9,
+    "min_p": None,
     "guidance": 10.0,
     "last_guidance": 1.0,
     "schedule": "magnet",

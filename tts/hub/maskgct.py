@@ -27,6 +27,7 @@ T2S_SETTINGS = {
     "steps": 25,
     "temperature": 0.9,
     "top_k": 164,
+    "min_p": None,
     "guidance": 3.5,
     "rescale": 0.75,
     "noise": 1.0,

@@ -46,7 +46,9 @@ class Policy:
         if self.min_p is not None:
             _check("min_p", self.min_p, float, lambda x: 0 <= x <= 1, "a number in 0..1, or None")
         if self.top_p is not None and self.min_p is not None:
-            raise SettingsError(f"top_p and min_p exclude each other, got {self.top_p!r} and {self.min_p!r}; give one of them")
+            raise SettingsError(
+                f"top_p and min_p exclude each other, got {self.top_p!r} and {self.min_p!r}; set one of them to None"
+            )
 
     @property
     def penalises(self) -> bool:

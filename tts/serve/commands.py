@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tts.errors import SettingsError
+from tts.serve.doctor import doctor
 from tts.serve.page.command import demo
 from tts.serve.server import serve
 
@@ -40,6 +41,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(voices, name="voices")
     app.command()(batch)
     app.command()(demo)
+    app.command()(doctor)
     app.command()(serve)
 
 

@@ -108,7 +108,7 @@ class MaskedSettings(Policy):
     """
 
     temperature: Each[float] = 1.0
-    top_k: Each[int] | None = 64
+    min_p: float | None = 0.05
     steps: Each[int] | None = None
     schedule: str = "cosine"
     anneal: str = "maskgct"

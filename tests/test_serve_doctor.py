@@ -1,0 +1,44 @@
+"""The doctor looks at everything, speaks, and says in a sentence what is missing."""
+
+import pytest
+
+from tts.cli import main
+from tts.serve import doctor
+from tts.serve.doctor import cpu_features, examine
+
+
+def test_a_system_that_speaks_is_found_well(tiny_folder):
+    found = list(examine(str(tiny_folder)))
+    about = [finding.about for finding in found]
+    assert [name for name in dict.fromkeys(about) if name != "optional"] == [
+        "python",
+        "cpu",
+        "gpu",
+        "system",
+        "paths",
+        "speech",
+    ]
+    assert not any(finding.wrong for finding in found)
+    paths = next(finding.says for finding in found if finding.about == "paths")
+    assert "sampling: lean" in paths and "ar: fp32 (8 bits with precision auto)" in paths
+
+
+def test_a_system_that_is_not_there_is_said_and_the_command_fails(capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(["doctor", "--system", str(tmp_path / "nothing")])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 1
+    assert "system    WRONG:" in out and "torch" in out
+
+
+def test_what_is_not_installed_is_said_with_the_way_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    told = [finding.says for finding in examine(str(tmp_path)) if finding.about == "optional"]
+    assert "`mynah train` needs lightning_fabric: pip install 'mynah-tts[train]'" in told
+
+
+def test_the_features_of_a_cpu_are_those_that_matter(tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor : 0\nflags : fpu avx2 amx_int8 sse\n", encoding="utf-8")
+    assert cpu_features(info) == "avx2 amx_int8"
+    assert "not told" in cpu_features(tmp_path / "none")
