@@ -149,8 +149,8 @@ def cluster(items: Items = 40, nodes: int = 2, system: System = "base-en") -> No
     from ray.cluster_utils import Cluster as Local
 
     from tts.serve.batch import Tally, run_batch
-    from tts.serve.cluster import Cluster
-    from tts.serve.workers import Here
+    from tts.serve.jobs.cluster import Cluster
+    from tts.serve.jobs.workers import Here
 
     killed: list[int] = []
 

@@ -12,7 +12,7 @@ import soundfile
 from conftest import RATE, speech
 
 from tts.recording import read
-from tts.serve.guard import Limits
+from tts.serve.server.guard import Limits
 
 for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
     pytest.importorskip(package)

@@ -19,7 +19,7 @@ MODELS = {"sampling", "decoding", "nn"}
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
     "serve": {"api", "pipeline", "request", "prompts", "voices", "result", "checkpoint", "weights", "asr", "sampling"}
-    | {"narration", "text"},
+    | {"narration", "text", "__init__"},
     "cli": {
         "__init__",
         "api",
@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "eval",
     },  # the last two: see LAZILY
     "narration": {"request", "result", "script", "streaming", "tries", "prompts", "asr", "text", "sampling"},
-    "eval": {"api", "pipeline", "reconstruction", "result", "text", "asr", "weights"},
+    "eval": {"api", "pipeline", "editing", "reconstruction", "result", "text", "asr", "weights"},
     "train": {"parts", "registry", "checkpoint", "weights", "text", "asr", "duration", "backends", "codecs", "vocoders"}
     | MODELS,
     "hub": {"registry", "checkpoint"},

@@ -19,10 +19,10 @@ from tts import Request
 from tts.cli import main
 from tts.errors import CheckpointError, MynahError, OutputError, SettingsError
 from tts.serve.batch import in_order, run_batch
-from tts.serve.manifests import Job, read_manifest
-from tts.serve.stores import Bucket, Folder
-from tts.serve.urls import read_url
-from tts.serve.workers import Here, Outcome, Processes, Speaker, Work
+from tts.serve.jobs.manifests import Job, read_manifest
+from tts.serve.jobs.stores import Bucket, Folder
+from tts.serve.jobs.urls import read_url
+from tts.serve.jobs.workers import Here, Outcome, Processes, Speaker, Work
 
 FAST = Request("", settings={"steps": 1}, check=False)
 TEXTS = ["One.", "Two and three.", "Four, five, six and seven.", "Eight."]

@@ -14,9 +14,9 @@ from tts import Request
 from tts.cli import main
 from tts.errors import CheckpointError, MissingPackageError, MynahError
 from tts.serve.batch import run_batch
-from tts.serve.cluster import Cluster
-from tts.serve.manifests import Job
-from tts.serve.workers import Here, Outcome, Work
+from tts.serve.jobs.cluster import Cluster
+from tts.serve.jobs.manifests import Job
+from tts.serve.jobs.workers import Here, Outcome, Work
 
 TEXTS = ["One.", "Two and three.", "Four, five, six and seven.", "Eight.", "Nine."]
 

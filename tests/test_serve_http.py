@@ -14,9 +14,9 @@ from live import SMALL, ask, client_of, httpx, openai, samples_of, serving, stre
 from tts.audio import resample
 from tts.frames import Request
 from tts.narration import narrate
-from tts.serve.guard import digest
 from tts.serve.http import ServerConfig
-from tts.serve.sounds import sixteen_bits
+from tts.serve.server.guard import digest
+from tts.serve.server.sounds import sixteen_bits
 
 KEY = "a key of sixteen signs or more"
 
@@ -96,7 +96,7 @@ def test_at_once_it_is_checked_and_sent_whole(tiny, client):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_long_text_is_narrated(tiny, client, url, stream, monkeypatch):
     text = "One and two. " * 3
-    monkeypatch.setattr("tts.serve.speech.LONG", 20)
+    monkeypatch.setattr("tts.serve.server.speech.LONG", 20)
     options = {"backend": "flow", "seed": 2, "settings": {"steps": 1}}
     answer = ask(client, text, extra={**options, "stream": stream})
     passages = list(narrate(tiny, Request(text, "voice:tiny", **options)))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tts import Request
 from tts.errors import InputError
-from tts.serve.manifests import COLUMNS, Job, read_manifest, travelling
+from tts.serve.jobs.manifests import COLUMNS, Job, read_manifest, travelling
 
 
 def write(path, rows):

@@ -7,8 +7,8 @@ import time
 import pytest
 from live import SMALL, httpx, serving, until
 
-from tts.serve.guard import Limits
 from tts.serve.http import ServerConfig
+from tts.serve.server.guard import Limits
 
 
 class Slow:

@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from live import ask, client_of, httpx, openai, recorded, samples_of, serving, until, upload
 
-from tts.serve.guard import Limits
 from tts.serve.http import ServerConfig
+from tts.serve.server.guard import Limits
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tts import Request
 from tts.errors import InputError, MissingPackageError, OutputError, PromptError
 from tts.serve.batch import run_batch
-from tts.serve.manifests import read_manifest
-from tts.serve.stores import Bucket, Folder, store_at
-from tts.serve.urls import beside, fetched, is_url, local
-from tts.serve.workers import Here
+from tts.serve.jobs.manifests import read_manifest
+from tts.serve.jobs.stores import Bucket, Folder, store_at
+from tts.serve.jobs.urls import beside, fetched, is_url, local
+from tts.serve.jobs.workers import Here
 
 FAST = Request("", settings={"steps": 1}, check=False)
 

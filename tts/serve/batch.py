@@ -25,10 +25,10 @@ from tts.audio import FORMATS
 from tts.checkpoint import System, load
 from tts.errors import MynahError, SettingsError
 from tts.frames import Request
-from tts.serve.manifests import Job, read_manifest
-from tts.serve.stores import Store, digest, store_at
-from tts.serve.urls import is_url, read_url
-from tts.serve.workers import Engine, Outcome, Processes, Work
+from tts.serve.jobs.manifests import Job, read_manifest
+from tts.serve.jobs.stores import Store, digest, store_at
+from tts.serve.jobs.urls import is_url, read_url
+from tts.serve.jobs.workers import Engine, Outcome, Processes, Work
 from tts.voices import VOICE, find_voice
 from tts.weights import find
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from tts.errors import SettingsError
 from tts.serve.doctor import doctor
 from tts.serve.page.command import demo
-from tts.serve.server import serve
+from tts.serve.server.command import serve
 
 if TYPE_CHECKING:
     from tts.serve.batch import Tally
@@ -181,9 +181,9 @@ def batch(
     from tts.frames import Request
     from tts.request import check_request
     from tts.serve.batch import ERRORS, run_batch
-    from tts.serve.cluster import Cluster
-    from tts.serve.manifests import read_manifest, travelling
-    from tts.serve.stores import store_at
+    from tts.serve.jobs.cluster import Cluster
+    from tts.serve.jobs.manifests import read_manifest, travelling
+    from tts.serve.jobs.stores import store_at
 
     template = Request("", prompt, None, backend, seed, language=language, check=check, settings=settings_of(settings))
     check_request(template)

@@ -1,7 +1,7 @@
 """Speech over HTTP, as OpenAI's clients ask for it: the addresses, what they take, and what they answer.
 
 client ─► Guard ─► address ─► Pool ─► Desk ─► pieces ─► client
-          tts/serve/guard     schedule  speech  sounds
+          guard              schedule  speech  sounds      of server/
 
 This file has no `from __future__ import annotations`: FastAPI reads the annotations of functions that are made here, below.
 """
@@ -18,13 +18,13 @@ from tts import __version__
 from tts.errors import MissingPackageError, MynahError
 from tts.frames import Request as Spoken
 from tts.pipeline import Synthesizer
-from tts.serve.guard import LOOPBACK, MISSING, Guard, Limits, Refusal, refusal_of
-from tts.serve.manual import write_manual
-from tts.serve.metrics import Metrics
-from tts.serve.schedule import Gone, Job, Pool
-from tts.serve.shelf import DEFAULT, Shelf, Shelved
-from tts.serve.sounds import PCM_RATE, TYPES
-from tts.serve.speech import Desk, Wish
+from tts.serve.server.guard import LOOPBACK, MISSING, Guard, Limits, Refusal, refusal_of
+from tts.serve.server.manual import write_manual
+from tts.serve.server.metrics import Metrics
+from tts.serve.server.schedule import Gone, Job, Pool
+from tts.serve.server.shelf import DEFAULT, Shelf, Shelved
+from tts.serve.server.sounds import PCM_RATE, TYPES
+from tts.serve.server.speech import Desk, Wish
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Response
@@ -48,7 +48,7 @@ SAYS = {
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """workers: threads that speak. host: the address it is bound to. keys: digests (`tts.serve.guard.read_keys`); none: all
+    """workers: threads that speak. host: the address it is bound to. keys: digests (`read_keys` of server/guard.py); none: all
     may enter."""
 
     workers: int = 2
@@ -154,11 +154,12 @@ def _add_speech(app: "FastAPI", pool: Pool, desk: Desk, metrics: Metrics) -> Non
         began = asyncio.get_running_loop().time()
         number = request.state.id
         job = pool.submit(desk.work(wish, number))
+        first: bytes | None = None
         try:
             first = await _first(job, request)
-        except BaseException:
-            job.cancel()
-            raise
+        finally:
+            if first is None:
+                job.cancel()
         metrics.first.observe(asyncio.get_running_loop().time() - began)
         headers = {"X-Mynah-Report": f"/v1/audio/reports/{number}", "X-Mynah-Backend": backend}
         kind = TYPES[wish.kind]

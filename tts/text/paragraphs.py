@@ -83,7 +83,8 @@ def split(text: str) -> list[Piece]:
     if not found:
         chunk(text)  # says why
         raise TextError(f"there is nothing to say in {text[:60]!r}; give words or numbers")
-    return [Piece(here.text, here.gap if _meets(here, following) else 0.0) for here, following in pairwise([*found, None])]
+    met = [*(_meets(here, following) for here, following in pairwise(found)), False]
+    return [Piece(here.text, here.gap if meets else 0.0) for here, meets in zip(found, met, strict=True)]
 
 
 def paragraphs(text: str) -> Iterator[tuple[str, bool]]:
@@ -142,10 +143,8 @@ def _gap(sentence: str) -> float:
     return CLAUSE if end[-1:] in set(",;:—–-)、，") else NOTHING
 
 
-def _meets(here: Piece, following: Piece | None) -> bool:
-    """Whether two pieces have a gap between them: no pause that was asked for stands there, and something follows."""
-    if following is None:
-        return False
+def _meets(here: Piece, following: Piece) -> bool:
+    """Whether two pieces have a gap between them: no pause that was asked for stands there."""
     ends = any(match["last"] is not None for match in _PAUSED.finditer(here.text))
     begins = _PAUSED.match(following.text)
     return not ends and not (begins and begins["first"] is not None)

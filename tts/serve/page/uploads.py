@@ -21,9 +21,9 @@ from tts.errors import InputError, PromptError, SettingsError
 from tts.frames import Request
 from tts.pipeline import Synthesizer
 from tts.serve.batch import ERRORS, RESULTS, Tally, run_batch
-from tts.serve.manifests import Job, read_manifest
+from tts.serve.jobs.manifests import Job, read_manifest
+from tts.serve.jobs.workers import Outcome, Speaker, Work
 from tts.serve.page.studio import Shown, progressing, watched
-from tts.serve.workers import Outcome, Speaker, Work
 from tts.voices import VOICE
 
 MOST_ITEMS, MOST_LETTERS = 500, 200_000  # of one manifest; a longer one is a matter for `mynah batch`

@@ -42,8 +42,8 @@ def serve(
     except ImportError as error:
         raise MissingPackageError("the server needs uvicorn; run `pip install 'mynah-tts[serve]'`") from error
     from tts.serve.batch import count_workers
-    from tts.serve.guard import LOOPBACK, Limits
     from tts.serve.http import ServerConfig, make_app
+    from tts.serve.server.guard import LOOPBACK, Limits
 
     # 1. what is asked
     keys = find_keys(api_key_file)
@@ -80,7 +80,7 @@ def serve(
 
 def find_keys(file: Path | None) -> frozenset[bytes]:
     """Digests of the keys in a file and in the environment. Raises SettingsError."""
-    from tts.serve.guard import read_keys
+    from tts.serve.server.guard import read_keys
 
     try:
         written = file.read_text(encoding="utf-8") if file is not None else ""

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tts.errors import CheckpointError, InputError, LanguageError, MynahError, PromptError, SettingsError, TextError
-from tts.serve.schedule import Busy, Closing
+from tts.serve.server.schedule import Busy, Closing
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

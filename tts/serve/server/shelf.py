@@ -18,7 +18,7 @@ from tts.errors import PromptError
 from tts.pipeline import Synthesizer
 from tts.prompts import EncodedPrompt
 from tts.recording import RATES
-from tts.serve.guard import Limits, Refusal
+from tts.serve.server.guard import Limits, Refusal
 from tts.serve.voices import Recording, add_voice, remove_voice
 from tts.voices import VOICE, VOICES, about_voice, check_name, find_voice, user_folder, voice_names
 

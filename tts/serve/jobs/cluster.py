@@ -23,8 +23,8 @@ import torch
 
 from tts import errors
 from tts.errors import MissingPackageError, MynahError
-from tts.serve.manifests import Job
-from tts.serve.workers import DEATHS, Outcome, Work
+from tts.serve.jobs.manifests import Job
+from tts.serve.jobs.workers import DEATHS, Outcome, Work
 
 if TYPE_CHECKING:
     import pyarrow

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from tts.errors import MissingPackageError
-from tts.serve.schedule import Pool
+from tts.serve.server.schedule import Pool
 
 SECONDS = (0.1, 0.2, 0.4, 0.6, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 

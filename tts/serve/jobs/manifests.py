@@ -21,7 +21,7 @@ from tts.errors import InputError, SettingsError
 from tts.frames import Request
 from tts.request import check_request
 from tts.sampling.philox import derive
-from tts.serve.urls import beside, is_url, read_url
+from tts.serve.jobs.urls import beside, is_url, read_url
 from tts.voices import VOICE
 
 COLUMNS = (

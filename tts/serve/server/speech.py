@@ -21,11 +21,11 @@ from tts.narration import narrate
 from tts.pipeline import Synthesizer
 from tts.request import check_request, find_backend, find_language
 from tts.result import Report
-from tts.serve.guard import Limits, Refusal
-from tts.serve.metrics import Metrics
-from tts.serve.schedule import Job, Work
-from tts.serve.shelf import Shelf
-from tts.serve.sounds import open_writer
+from tts.serve.server.guard import Limits, Refusal
+from tts.serve.server.metrics import Metrics
+from tts.serve.server.schedule import Job, Work
+from tts.serve.server.shelf import Shelf
+from tts.serve.server.sounds import open_writer
 
 LONG = 1000  # characters above which a text is narrated
 ALIASES = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")  # what OpenAI's clients ask for when nobody tells them

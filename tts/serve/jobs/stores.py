@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from tts.errors import InputError, OutputError
 from tts.files import write_whole
-from tts.serve.urls import local, opened
+from tts.serve.jobs.urls import local, opened
 
 LINES = ".lines"  # with this after its name, the folder of a book's lines
 

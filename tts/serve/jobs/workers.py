@@ -29,8 +29,8 @@ from tts.frames import Request
 from tts.pipeline import Synthesizer
 from tts.prompts import EncodedPrompt
 from tts.request import find_backend, find_language
-from tts.serve.manifests import Job
-from tts.serve.urls import fetched
+from tts.serve.jobs.manifests import Job
+from tts.serve.jobs.urls import fetched
 
 KEPT = 1024  # encoded prompts that a worker remembers
 DEATHS = 2  # workers that may die over one item before it is given up
