@@ -3,7 +3,7 @@
 #     make demo     hello.wav: a sentence in the built-in voice
 #     make test     the tests
 #     make check    style, and the types of the wheel as somebody else would install it
-#     make bench    speed, cold start and memory on this machine
+#     make bench    speed, cold start and memory on this machine, beside other projects: make bench ARGS="--only sampler,ar"
 #     make codecs   codecs beside one another: make codecs ARGS="one=runs/codec other=runs/other --protocol …"
 #     make clean    away with everything that these have made
 
@@ -35,9 +35,8 @@ check: .venv/installed-dev
 	&& cp pyproject.toml "$$outside" && cd "$$outside/site" \
 	&& "$$bin/mypy" --config-file ../pyproject.toml --cache-dir "$$cache" -p tts
 
-bench: .venv/installed-dev
-	$(BIN)/python benchmarks/speed.py $(ARGS)
-	$(BIN)/python benchmarks/ar.py
+bench: .venv/installed-peers
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 codecs: .venv/installed-dev
 	$(BIN)/python benchmarks/codecs.py $(ARGS)
@@ -60,4 +59,9 @@ clean:
 	@$(PIP) install -qq -e '.[dev]'
 	@$(PIP) install -qq -e '.[eval]' > .venv/eval.log 2>&1 \
 	|| echo "SIM and PESQ want a C compiler (see .venv/eval.log): their tests are skipped"
+	@touch $@
+
+.venv/installed-peers: .venv/installed-dev benchmarks/peers.txt
+	@echo "installing what Mynah is compared with"
+	@$(PIP) install -qq --no-deps -r benchmarks/peers.txt || echo "what is missing is left out of the comparison"
 	@touch $@
