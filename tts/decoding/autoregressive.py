@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -104,13 +105,14 @@ def decode(scorer: TokenScorer, scores: Scores, cache: Any, task: Task) -> Itera
         # 1. one code for each book
         column, frames = room + s, s - delays  # [K], the frame that each book is at
         history = torch.from_numpy(said[:, :, column - window : column])
-        codes = draw(scorer.depth, scores, next(uniforms), history, lambda at=position: constraint.may_end(at)).cpu().numpy()
+        may_end = partial(constraint.may_end, position)
+        codes = draw(scorer.depth, scores, next(uniforms), history, may_end).cpu().numpy()
         ends = np.where(codes[:, 0] == V, np.minimum(ends, s), ends)  # the end of speech is no frame
         codes = np.where(frames < ends[:, None], codes, V)  # [B, K]
         said[:, :, column] = codes = codes if s >= late else np.where(frames >= 0, codes, said[:, :, column])
         spoken = torch.from_numpy(codes).to(device)
         # 2. where the text is now
-        if loops is not None:
+        if loops is not None and runs is not None:
             runs, looped = loops.follow(runs, spoken[:, 0], history[:, 0, -loops.longest :].to(device))
         odds = scores.aux["advance"][:B] if "advance" in scores.aux else None
         here, position = position, constraint.follow(position, odds, next(chances)[:, 0], looped)

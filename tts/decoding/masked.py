@@ -266,7 +266,7 @@ def draw(
     whole = sure.sum(-1)
     # 2. filter, in place: what is drawn stays as it is
     if policy.min_p is not None:
-        kept = torch.nn.functional.threshold_(kept, math.nextafter(policy.min_p, -1.0), 0.0)
+        kept = torch.nn.functional.threshold(kept, math.nextafter(policy.min_p, -1.0), 0.0, inplace=True)
     if policy.top_p is not None and policy.top_p < 1:
         falling = _falling(kept)
         sums = falling.cumsum(-1)
