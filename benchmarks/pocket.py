@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -105,10 +106,11 @@ def first(model: Any, state: Any, text: str) -> Run:
     """Seconds until the first chunk of its stream; it is then told to stop, and waited for outside the time."""
 
     def once() -> float:
-        started = time.perf_counter()
-        stream: Iterator[Any] = model.generate_audio_stream(state, text)
+        started, enough = time.perf_counter(), threading.Event()
+        stream: Iterator[Any] = model.generate_audio_stream(state, text, stop=enough)
         next(stream)
         taken = time.perf_counter() - started
+        enough.set()
         for _ in stream:
             pass
         return taken
