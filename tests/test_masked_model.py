@@ -27,7 +27,7 @@ PREFIX = replace(MASKGCT, text="prefix", norm="time", gated=True, activation="si
 CROSS = replace(MAGNET, text="cross", unguided="text", voice=False)
 CONFIGS = [MASKGCT, MAGNET, PREFIX, CROSS]
 every = pytest.mark.parametrize("config", CONFIGS, ids=["maskgct", "magnet", "prefix", "cross"])
-GREEDY = MaskedSettings(temperature=0.0, noise=0.0, steps=1)
+GREEDY = MaskedSettings(guidance=1.0, temperature=0.0, noise=0.0, steps=1)
 
 
 def backend(config: MaskedConfig) -> MaskedBackend:

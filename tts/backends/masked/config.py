@@ -107,7 +107,8 @@ class MaskedSettings(Policy):
     given_books: so many books of the utterance's `context` are kept in all frames, and only the later ones spoken (Pheme: 1).
     """
 
-    temperature: Each[float] = 1.0
+    guidance: float = 3.0
+    temperature: Each[float] = 0.5
     min_p: float | None = 0.05
     steps: Each[int] | None = None
     schedule: str = "cosine"
