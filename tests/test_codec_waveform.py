@@ -70,7 +70,7 @@ def test_a_row_among_longer_ones_equals_the_row_alone(config):
         alone = codec.encode(Wave(sound.samples[b : b + 1, :N], torch.tensor([N]), 600))
         assert torch.equal(together.data[b : b + 1, :, :T], alone.data)
         made = decoder.decode(codec.embed(alone)).samples[0]
-        torch.testing.assert_close(heard.samples[b, : T * HOP], made, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(heard.samples[b, : T * HOP], made, atol=1e-5, rtol=5e-4)
         assert not heard.samples[b, T * HOP :].any()
 
 
@@ -80,12 +80,12 @@ def test_a_row_in_training_equals_the_row_alone():
     together = codec(sound.samples, sound.lengths)
     alone = codec(sound.samples[1:, :61])
     assert torch.equal(together.codes[1:, :, :3], alone.codes)
-    torch.testing.assert_close(together.vectors[1:, :, :3], alone.vectors, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(together.first[1:, :, :3], alone.first, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together.vectors[1:, :, :3], alone.vectors, atol=1e-5, rtol=5e-4)
+    torch.testing.assert_close(together.first[1:, :, :3], alone.first, atol=1e-5, rtol=5e-4)
     latents = codec.embed(Frames(alone.codes, torch.tensor([3]), codec.emits)).data
-    torch.testing.assert_close(alone.vectors, latents, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone.vectors, latents, atol=1e-5, rtol=5e-4)
     heard = decoder(together.vectors, torch.tensor([7, 3]))
-    torch.testing.assert_close(heard[1:, :90], decoder(alone.vectors), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(heard[1:, :90], decoder(alone.vectors), atol=1e-5, rtol=5e-4)
 
 
 def test_what_fills_up_a_row_is_not_heard():

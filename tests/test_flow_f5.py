@@ -140,4 +140,4 @@ def test_the_same_weights_answer_as_f5_does(name: str) -> None:
             text = model.text(layout, torch.ones(B, T, dtype=torch.bool), torch.full((B,), dropped))
             condition = model.dit.condition(given["cond"] * (not dropped), text, None)
             answer = model.dit(given["x"], model.dit.modulate(given["t"]), condition)
-        assert torch.allclose(answer, given[key], atol=1e-5), (answer - given[key]).abs().max()
+        assert torch.allclose(answer, given[key], atol=5e-5), (answer - given[key]).abs().max()

@@ -90,14 +90,14 @@ class MaskedConfig:
         return 5  # MAGNeT (arXiv:2401.04577), section 3.2
 
 
-DEFAULT_STEPS = (16, 4, 1)  # of the first book, the second, and each later one
+DEFAULT_STEPS = (8, 4, 1)  # of the first book, the second, and each later one
 
 
 @dataclass(frozen=True)
 class MaskedSettings(Policy):
     """How to speak: how codes are drawn (see `Policy`), in how many passes, and which are kept after each.
 
-    steps: passes of each book; of a tuple the last is for all later books, too. None: 16 for the first book, 4 for the second,
+    steps: passes of each book; of a tuple the last is for all later books, too. None: 8 for the first book, 4 for the second,
         1 for each later one, and fewer where a text is shorter than that; what a person sets is refused there.
     schedule, anneal, last_guidance: see `Passes` (tts/decoding/schedules.py). rescale: see `MaskedTask`.
     commit: what is kept: by "confidence", by "span", at "random", or what a filter has "learned" (tts/decoding/commit.py).
