@@ -97,15 +97,21 @@ def run_edits(
     Returns:
         the report: "items", and "rows" with the PER of the replaced words where edited, where the whole text is spoken with the
         recording as the prompt, and of the word before in the recording; "ratio" of the first two; "kept": the share of items
-        whose samples outside of the reported edits are the recording's, bit for bit.
+        whose samples outside of the reported edits are the recording's, bit for bit; "refused": those that could not be edited.
+    Raises InputError: that is so of all.
     """
     folder = Path(folder)
     (folder / "edited").mkdir(parents=True, exist_ok=True)
-    items = []
+    items: list[dict[str, Any]] = []
+    refused: list[dict[str, str]] = []
     for one in track(chosen, "editing"):
         recording, item = one.item.recording, one.item
         options: dict[str, Any] = {"backend": backend, "seed": seed, "check": False, "settings": settings}
-        edited = synthesizer.edit(recording, item.text, one.text, **options)
+        try:
+            edited = synthesizer.edit(recording, item.text, one.text, **options)
+        except InputError as error:  # a transcript that the recognizer does not hear in its recording
+            refused.append({"id": item.id, "reason": str(error)})
+            continue
         edited.save(folder / "edited" / f"{item.file_name}.wav")
         spoken = synthesizer.speak(Request(one.text, recording, item.text, **options))
         given, rate = read(recording)
@@ -120,6 +126,8 @@ def run_edits(
             row[f"{name}_errors"], row[f"{name}_phones"] = span_errors(ears, at_rate, text, other)
         kept = all(np.array_equal(a, b) for a, b in _outside(given.numpy(), edited.samples, edited.report.edits))
         items.append({**row, "kept": kept, "edits": [asdict(change) for change in edited.report.edits]})
+    if not items:
+        raise InputError(f"no recording could be edited; the first: {refused[0]['id']}: {refused[0]['reason']}")
     rows = {}
     for name in ROWS:
         errors, phones = ([float(row[f"{name}_{key}"]) for row in items] for key in ("errors", "phones"))
@@ -134,6 +142,7 @@ def run_edits(
         "ratio": rows["edited"]["value"] / spoken_per if rows["edited"] and spoken_per else None,
         "kept": sum(row["kept"] for row in items) / len(items),
         "items": items,
+        "refused": refused,
     }
     write_whole(folder / "report.md", markdown(edit_table(report)).encode())
     write_whole(folder / "report.json", (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
@@ -143,7 +152,7 @@ def run_edits(
 def edit_table(report: dict[str, Any]) -> Table:
     """The PER of the replaced words, edited and spoken anew, and of the words that they replace."""
     ratio = f"{report['ratio']:.2f}" if report["ratio"] is not None else "none"
-    kept = f"{100 * report['kept']:.0f} % of recordings keep all other samples"
+    kept = f"{100 * report['kept']:.0f} % of recordings keep all other samples; {len(report['refused'])} could not be edited"
     drawn = Table(title="word replacements", caption=f"edited over spoken: {ratio}; {kept}")
     for heading in ("", "items", "PER of the word"):
         drawn.add_column(heading, justify="right" if heading else "left")
