@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts.errors import TextError
-from tts.text.chunk import chunk
+from tts.text.chunk import _inside, chunk
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,17 @@ def test_all_words_are_kept_and_no_chunk_is_empty_or_too_long(parts: list[str], 
     pieces = chunk(text, most)
     assert " ".join(pieces).split() == text.split()
     assert all(any(c.isalnum() for c in piece.replace("[pause:0.5]", "")) for piece in pieces)
-    # What cannot be said alone (marks, pauses) is hung on to a neighbour, beyond the limit if need be.
-    assert all(len(re.sub(r"\[pause:0\.5\]|[^\w\s]", "", piece)) <= most for piece in pieces)
+    # What cannot be said alone (marks, pauses) is hung on to a neighbour, beyond the limit if need be; so is what stays whole.
+    for piece in pieces:
+        bare = re.sub(r"\[pause:0\.5\]", "", piece).strip()
+        spaces = [i for i, sign in enumerate(bare[:most]) if sign == " " and not _inside(bare)[i]]
+        assert len(re.sub(r"[^\w\s]", "", bare)) <= most or not spaces, piece
+
+
+def test_what_is_longer_than_allowed_is_cut_at_a_space_and_not_before_its_mark() -> None:
+    text = "— $1,000.50 3.5 $1,000.50 What? 5-10 5 p.m. $1,000.50 a; it 5-10"
+    assert " ".join(chunk(text, 22)).split() == text.split()
+    assert max(map(len, chunk("字" * 100, 22))) <= 22
 
 
 @given(st.text(max_size=80))

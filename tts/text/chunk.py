@@ -114,11 +114,18 @@ def _shorten(sentence: str, most: int) -> list[str]:
         if best:
             cuts.append(min(best, key=lambda end: abs(end - wished)))
         else:  # one very long thing, or a script without spaces
-            free = (i for i in range(start + most, len(sentence)) if not inside[i])
             before = _between(boundaries[-1], start + 1, start + most)
-            cuts.append(before[-1] if before else next(free, len(sentence)))
+            cuts.append(before[-1] if before else _after(sentence, inside, boundaries[-1], start + most, most))
     pieces = [sentence[a:b].strip() for a, b in pairwise([*cuts, len(sentence)])]
     return [piece for piece in pieces if piece]
+
+
+def _after(sentence: str, inside: bytearray, spaces: list[int], least: int, most: int) -> int:
+    """The first place from `least` on where nothing is torn apart; within a word only where that is longer than `most`."""
+    free = next((i for i in range(least, len(sentence)) if not inside[i]), len(sentence))
+    later = bisect_left(spaces, free)
+    end = spaces[later] if later < len(spaces) else len(sentence)
+    return end if end - sentence.rfind(" ", 0, free) - 1 <= most else free
 
 
 def _between(ends: list[int], least: float, most: float) -> list[int]:
