@@ -12,10 +12,10 @@ from conftest import RATE, speech
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-# Asked for, since a click may come before the page is awake on a busy machine: CHROMIUM=chromium pytest tests/test_serve_demo.py
+# Asked for, since a click may come before the page is awake on a busy one: CHROMIUM=chromium pytest tests/test_serve_demo.py
 CHROMIUM = shutil.which(os.environ.get("CHROMIUM", ""))
 if CHROMIUM is None:
-    pytest.skip("chromium is not installed", allow_module_level=True)
+    pytest.skip("no browser is named in CHROMIUM", allow_module_level=True)
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 60_000  # ms, on a machine that is busy with other things
