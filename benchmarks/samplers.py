@@ -52,7 +52,11 @@ def masked(pace: Pace = Pace(), T: int = 1000, V: int = 1024) -> list[Row]:
     """What follows the network in a pass over T masked cells: filter, draw, confidence with noise, choice of what is kept."""
     with threads(1), torch.inference_mode():
         logits, rows = torch.randn(T, V) * 3, []
-        filters = {"no filter": Policy(), "min-p 0.05": Policy(min_p=0.05), "top-k 64": Policy(top_k=64)}
+        filters = {
+            "no filter": Policy(),
+            "temperature 0.5, min-p 0.05": Policy(temperature=0.5, min_p=0.05),  # base-en's
+            "top-k 64": Policy(top_k=64),
+        }
         for filtered, policy in filters.items():
             runs = {"ours": call(_pass(logits, policy)), EAGER: call(partial(eager_pass, logits, policy))}
             rows.append(Row(f"pass over T = {T} cells, V = {V}, {filtered}", "ms", interleave(runs, pace, 1e3), Goal(3.0)))
@@ -74,10 +78,10 @@ class Told:
         return Scores(codes, self.said)
 
     def hidden(self, codes: Tensor, book: int, left: Tensor, given: Any) -> Tensor:
-        return self.said[None]
+        return self.said.new_zeros(1, codes.shape[2], 1)
 
     def logits(self, hidden: Tensor, book: int) -> Tensor:
-        return hidden
+        return self.said[: len(hidden)]
 
 
 def looped(scores: Tensor, K: int, V: int, policy: Policy) -> Callable[[int], float]:
@@ -156,7 +160,8 @@ class Eager:
 
 def eager_pass(logits: Tensor, policy: Policy, keep: float = 0.5) -> Tensor:
     """As MaskGCT's own code: Gumbel noise for every code of every cell, then for every cell."""
-    x = logits
+    assert not isinstance(policy.temperature, tuple)
+    x = logits / policy.temperature
     if isinstance(policy.top_k, int):
         values, order = x.topk(policy.top_k)
         x = torch.full_like(x, -math.inf).scatter(-1, order, values)
