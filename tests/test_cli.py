@@ -85,11 +85,31 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(say, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.wav"]
 
 
-def test_a_wrong_number_is_refused_before_the_weights_are_loaded(mynah, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--speed", 0), "speed must be a number from 0.2 to 5"),
+        (("--seed", -1), "seed must be"),
+        (("--backend", "flown"), "unknown backend 'flown' (did you mean 'flow'?); tiny has flow, ar, masked, mixed"),
+        (("--language", "xx"), "espeak-ng has no language 'xx'"),
+        (("--set", "steps=abc"), "steps must be a whole number, got 'abc'"),
+        (("--set", "solver="), "solver must be one of ['euler', 'midpoint'], got ''"),
+        (("--set", "stepps=3"), "unknown key 'stepps' (did you mean 'steps'?)"),
+        (("--backend", "masked", "--set", "steps=abc"), "steps=8 or steps=[8,4]; got 'abc'"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_before_the_weights_are_loaded(
+    mynah, tiny_folder, tmp_path, monkeypatch, words, says
+):
     monkeypatch.setattr("tts.pipeline.Synthesizer.from_pretrained", None)
-    for words, says in ((("--speed", 0), "speed must be a number from 0.2 to 5"), (("--seed", -1), "seed must be")):
-        code, _, complained = mynah("say", "Hi.", "--out", tmp_path / "a.wav", *words)
-        assert code == 2 and says in complained
+    monkeypatch.setattr("tts.checkpoint.Checkpoint.state", None)
+    code, _, complained = mynah("say", "Hi.", "--out", tmp_path / "a.wav", "--system", tiny_folder, *words)
+    assert code == 2 and says in complained, complained
+    (tmp_path / "m.jsonl").write_text('{"text": "Hi."}\n')
+    if "--speed" not in words:
+        code, _, complained = mynah("batch", tmp_path / "m.jsonl", "--out", tmp_path / "out", "--system", tiny_folder, *words)
+        assert code == 2 and says in complained, complained
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_system_that_is_not_there_is_one_sentence(mynah, tmp_path):

@@ -72,7 +72,7 @@ def test_mapping_and_json_bring_every_type_back(tmp_path):
         ({"nane": "b"}, ["nane", "'name'"]),
         ({"inner": {"dim": "many"}}, ["inner.dim", "many"]),
         ({"inner": {"dim": 1.5}}, ["inner.dim", "1.5"]),
-        ({"inner": {"dim": None}}, ["inner.dim", "None"]),
+        ({"inner": {"dim": None}}, ["inner.dim", "nothing"]),
         ({"inner": 3}, ["3"]),
         ({"rate": "fast"}, ["rate", "fast"]),
         ({"range": [1.0, "b"]}, ["range", "b"]),
@@ -90,6 +90,35 @@ def test_a_wrong_type_is_named_in_plain_words():
         holder = make_dataclass("Holder", [("x", kind, 1)], frozen=True)
         with pytest.raises(SettingsError, match=f"x must be {words}, got 'abc'"):
             from_mapping(holder, {"x": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "says"),
+    [
+        (int | tuple[int, ...] | None, "abc", "x must be a whole number or several, for instance x=8 or x=[8,4]; got 'abc'"),
+        (int | tuple[int, ...] | None, [8, "b"], "x[1] must be a whole number, got 'b'"),
+        (float | tuple[float, ...], {}, "x must be a number or several, for instance x=0.5 or x=[0.5,1]; got {}"),
+        (tuple[float, float], [1], "x must be 2 numbers, for instance x=[0.5,1]; got [1]"),
+        (tuple[int, ...], "abc", "x must be whole numbers, for instance x=[8,4]; got 'abc'"),
+        (tuple[str, ...], 1, "x must be texts, for instance x=[a,b]; got 1"),
+        (dict[str, float], 1, "x must be names with values, each a number; got 1"),
+        (Literal["p", "q"] | None, "r", "x must be 'p' or 'q', got 'r'"),
+        (Path, 1.5, "x must be a path, got 1.5"),
+        (Fraction, "1/0", "x must be a fraction, got '1/0'"),
+        (Inner | None, {"dim": "many"}, "x.dim must be a whole number, got 'many'"),
+        (int, None, "x must be a whole number, got nothing"),
+    ],
+)
+def test_a_wrong_value_is_answered_in_words_with_an_example_where_several_are_meant(kind, value, says):
+    holder = make_dataclass("Holder", [("x", kind, None)], frozen=True)
+    with pytest.raises(SettingsError) as caught:
+        from_mapping(holder, {"x": value})
+    assert str(caught.value) == says
+
+
+def test_nothing_is_empty_text_where_text_is_wanted_and_none_where_it_may_be_left_out():
+    assert from_mapping(Outer, {"name": None, "limit": None}) == Outer(name="", limit=None)
+    assert load_config(Outer, None, ["name="]).name == ""
 
 
 def test_a_mistaken_override_is_named_with_its_place():

@@ -105,6 +105,15 @@ def load(folder: str | PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: the folder, its config or a part's file is missing, truncated or changed, or the format is another one.
     """
+    folder, system = Path(folder), read_system(folder)
+    for role, part in system.parts.items():
+        if part.file is not None:
+            _verify(folder, role, part.file, part.sha256)
+    return Checkpoint(folder, system)
+
+
+def read_system(folder: str | PathLike[str]) -> System:
+    """What a checkpoint is made of; its weights are not looked at. Raises CheckpointError."""
     import yaml
 
     folder = Path(folder)
@@ -124,13 +133,9 @@ def load(folder: str | PathLike[str]) -> Checkpoint:
     if found != FORMAT:
         raise CheckpointError(f"{path} is of format {found}, and this version reads format {FORMAT}; update mynah-tts")
     try:
-        system = from_mapping(System, values)
+        return from_mapping(System, values)
     except SettingsError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    for role, part in system.parts.items():
-        if part.file is not None:
-            _verify(folder, role, part.file, part.sha256)
-    return Checkpoint(folder, system)
 
 
 def save(

@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from tts import __version__
 from tts.errors import MynahError, OutputError, SettingsError, TextError
-from tts.serve.commands import add_to, pair, settings_of
+from tts.serve.commands import add_to, check_before, pair, settings_of
 
 # What takes long to import is imported inside the commands, so that --help is there at once.
 app = typer.Typer(
@@ -79,11 +79,10 @@ def say(
     said = read_file(file) if file is not None else _standard_input() if text == "-" else str(text)
     from tts.frames import Request
     from tts.pipeline import Synthesizer
-    from tts.request import check_request
 
     voice = prompt[0] if prompt and len(prompt) == 1 else prompt
     request = Request(said, voice, prompt_text, backend, seed, speed, seconds, language, check, chosen)
-    check_request(request)  # before the weights are loaded
+    check_before(system, request)
     if file is not None:
         read_book(request, out, times, srt, system, device)
         return
@@ -139,8 +138,10 @@ def edit(
     """Change words of a recording, in its own voice; the rest of it stays as it is."""
     _check_writable(out)
     chosen = settings_of(settings)
+    from tts.frames import Request
     from tts.pipeline import Synthesizer
 
+    check_before(system, Request(after, backend=backend, seed=seed, language=language, settings=chosen))
     synthesizer = Synthesizer.from_pretrained(system, device)
     audio = synthesizer.edit(
         recording, before, after, backend=backend, seed=seed, language=language, check=check, settings=chosen
@@ -304,6 +305,9 @@ def evaluate(
 ) -> None:
     """Speak a protocol with the check off and on, or copy it, and measure words, phones, voices, quality and speed."""
     chosen = settings_of(settings)
+    from tts.frames import Request
+
+    check_before(system, Request("", backend=backend, seed=seed, settings=chosen))
     if durations:
         _compare_durations(protocol or [], out, system, durations, seed)
         return

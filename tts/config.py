@@ -19,7 +19,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from tts.errors import MissingPackageError, SettingsError, nearest
 
 T = TypeVar("T")
-WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
+WORDS = {float: "a number", int: "a whole number", bool: "true or false", str: "text", Path: "a path", Fraction: "a fraction"}
+MANY = {float: ("numbers", "0.5", "1"), int: ("whole numbers", "8", "4"), str: ("texts", "a", "b")}  # with examples
 
 
 def load_config(
@@ -66,7 +67,8 @@ def load_config(
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T:
     """A mapping of plain values (of JSON, YAML or a person) to the frozen dataclass `cls`, nested ones included.
 
-    Lists become tuples, text becomes Path or Fraction, and a whole number is a float, wherever a field says so.
+    Lists become tuples, text becomes Path or Fraction, a whole number is a float, and nothing is empty text, wherever a field
+    says so.
     `place` is where the mapping lies in a greater one, for messages. Raises SettingsError.
     """
     if not isinstance(mapping, Mapping):
@@ -121,12 +123,12 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
         if value is None and type(None) in inner:
             return None
         options = [option for option in inner if option is not type(None)]
-        for option in options[:-1]:
+        for option in options:
             try:
                 return _convert(option, value, place)
             except SettingsError:
-                continue
-        return _convert(options[-1], value, place)
+                if len(options) == 1 or _is_like(option, value):
+                    raise
     if is_dataclass(kind):
         return value if isinstance(value, cast(type, kind)) else from_mapping(cast(type, kind), value, f"{place}.")
     if origin is tuple and isinstance(value, (list, tuple)):
@@ -144,6 +146,33 @@ def _convert(kind: Any, value: Any, place: str) -> Any:
         return float(value)
     if kind in (bool, int, str) and type(value) is kind:
         return value
-    name = kind.__name__ if isinstance(kind, type) and not inner else str(kind).replace("typing.", "")
-    name = " or ".join(map(repr, inner)) if origin is Literal else WORDS.get(kind, name)
-    raise SettingsError(f"{place} must be {name}, got {value!r}")
+    if kind is str and value is None:  # `name=` on a command line, `name:` in YAML
+        return ""
+    says = _says(kind, place)
+    got = "nothing" if value is None else repr(value)
+    raise SettingsError(f"{place} must be {says}{';' if ',' in says else ','} got {got}")
+
+
+def _is_like(kind: Any, value: Any) -> bool:
+    """Whether a value is several values as that kind is, so that what is wrong with it is within."""
+    several = get_origin(kind) is tuple and isinstance(value, (list, tuple))
+    return several or ((is_dataclass(kind) or get_origin(kind) in (dict, Mapping)) and isinstance(value, Mapping))
+
+
+def _says(kind: Any, place: str) -> str:
+    """An annotated type in the words of a person, with an example where it is several values."""
+    origin, inner = get_origin(kind), [option for option in get_args(kind) if option is not type(None)]
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin in (dict, Mapping):
+        return f"names with values, each {_says(inner[1], place)}"
+    if origin is tuple:
+        words, *examples = MANY.get(inner[0], ("values", "a", "b"))
+        count = f"{len(inner)} " if inner[1:] != [...] else ""
+        return f"{count}{words}, for instance {place}=[{','.join(examples[: len(inner)])}]"
+    if origin not in (Union, types.UnionType):
+        return WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+    if len(inner) == 2 and get_origin(inner[1]) is tuple and inner[0] in MANY:  # one for all, or one for each
+        words, *examples = MANY[inner[0]]
+        return f"{WORDS[inner[0]]} or several, for instance {place}={examples[0]} or {place}=[{','.join(examples)}]"
+    return " or ".join(_says(option, place) for option in inner)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from tts import registry
 from tts.checkpoint import System
 from tts.config import from_mapping
 from tts.errors import LanguageError, SettingsError, TextError, nearest
@@ -61,15 +63,19 @@ def understand(request: Request, parts: Parts, system: System, retries: int, rer
 
 def find_backend(parts: Parts, system: System, request: Request) -> tuple[Backend, Any]:
     """The backend that a request names, and its settings. Raises SettingsError."""
-    if request.backend not in parts.backends:
-        names = list(parts.backends)
+    settings = _settings({name: backend.settings_type for name, backend in parts.backends.items()}, system, request)
+    return parts.backends[request.backend], settings
+
+
+def _settings(types: Mapping[str, type], system: System, request: Request) -> Any:
+    """types: of the settings of each backend. Raises SettingsError."""
+    if request.backend not in types:
+        names = list(types)
         raise SettingsError(
             f"unknown backend {request.backend!r}{nearest(request.backend, names)}; {system.name} has {', '.join(names)}"
         )
-    backend, settings = parts.backends[request.backend], request.settings
-    if not isinstance(settings, backend.settings_type):
-        settings = from_mapping(backend.settings_type, settings if settings is not None else {})
-    return backend, settings
+    wanted, settings = types[request.backend], request.settings
+    return settings if isinstance(settings, wanted) else from_mapping(wanted, settings if settings is not None else {})
 
 
 def find_language(system: System, name: str | None) -> str:
@@ -82,6 +88,15 @@ def find_language(system: System, name: str | None) -> str:
     if known not in system.languages:
         raise LanguageError(f"{system.name} does not speak {name!r}; it speaks {', '.join(system.languages)}")
     return known
+
+
+def check_asked(request: Request, system: System) -> None:
+    """Raise SettingsError, LanguageError, TextError for what a system cannot be asked for; no weights are needed to know it."""
+    check_request(request)
+    backends = ((*role.partition(".")[::2], part.type) for role, part in system.parts.items())
+    found: dict[str, Any] = {name or kind: registry.find(role, kind) for role, name, kind in backends if role == "backend"}
+    _settings({name: cls.settings_type for name, cls in found.items()}, system, request)
+    find_language(system, request.language)
 
 
 def check_request(request: Request) -> None:

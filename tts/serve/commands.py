@@ -18,6 +18,7 @@ from tts.serve.page.command import demo
 from tts.serve.server.command import serve
 
 if TYPE_CHECKING:
+    from tts.frames import Request
     from tts.serve.batch import Tally
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -179,14 +180,13 @@ def batch(
     if address is not None and engine is not Engine.ray:
         raise SettingsError("--address is that of a Ray cluster; give --engine ray, too")
     from tts.frames import Request
-    from tts.request import check_request
     from tts.serve.batch import ERRORS, run_batch
     from tts.serve.jobs.cluster import Cluster
     from tts.serve.jobs.manifests import read_manifest, travelling
     from tts.serve.jobs.stores import store_at
 
     template = Request("", prompt, None, backend, seed, language=language, check=check, settings=settings_of(settings))
-    check_request(template)
+    check_before(system, template)
     jobs = read_manifest(manifest, template)
     if others := travelling(jobs):
         errors.print(f"columns that travel along: {', '.join(others)}", markup=False)
@@ -226,6 +226,15 @@ def settings_of(given: list[str] | None) -> dict[str, Any] | None:
         return {key: yaml.safe_load(value) for key, value in map(pair, given)} if given else None
     except yaml.YAMLError as error:
         raise SettingsError(f"a setting's value cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def check_before(system: str, request: Request) -> None:
+    """Raise InputError or CheckpointError for what a system cannot be asked for, before its weights are loaded."""
+    from tts.checkpoint import read_system
+    from tts.request import check_asked
+    from tts.weights import find
+
+    check_asked(request, read_system(find(system)))
 
 
 def pair(written: str) -> tuple[str, str]:
