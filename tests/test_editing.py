@@ -202,12 +202,13 @@ def test_far_places_of_a_long_recording_are_edited_one_by_one(tiny):
         seen.append((utterance.keep.shape[1], int((~utterance.keep).sum()), int(utterance.plan.frames(backend.emits.rate))))
         return made(utterance, settings)
 
+    told = []
     try:
         backend.generate = generate
-        audio = edit(tiny, (samples, RATE), after, before)
+        audio = edit(tiny, (samples, RATE), after, before, progress=lambda *done: told.append(done))
     finally:
         del backend.generate
-    assert len(audio.report.edits) == len(seen) == 2
+    assert len(audio.report.edits) == len(seen) == 2 and told == [(0, 2), (1, 2)]
     for frames, new, planned in seen:
         assert frames == planned <= 14 * 50 + 1 and 0 < new < 60
 

@@ -19,7 +19,7 @@ MODELS = {"sampling", "decoding", "nn"}
 MAY_IMPORT: dict[str, set[str]] = {
     "app": {"serve"},
     "serve": {"api", "pipeline", "request", "prompts", "voices", "result", "checkpoint", "weights", "asr", "sampling"}
-    | {"narration", "text", "__init__"},
+    | {"narration", "text", "together", "__init__"},
     "cli": {
         "__init__",
         "api",
@@ -39,12 +39,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"api", "pipeline", "result"},
     "api": {"pipeline", "result", "streaming", "weights"},
     "pipeline": {"parts", "prompts", "script", "reconstruction", "result", "registry", "checkpoint", "text", "asr", "sampling"}
-    | {"weights", "request", "streaming", "tries", "editing", "voices"},
+    | {"weights", "request", "streaming", "tries", "editing", "voices", "together"},
+    "together": {"parts"},
     "editing": {"tries", "parts", "prompts", "request", "result", "script", "asr", "text"},
     "tries": {"parts", "request", "result", "script", "asr", "sampling"},
     "streaming": {"parts", "result", "vocoders"},
     "mixing": {"parts", "decoding", "nn", "text"},
-    "request": {"parts", "checkpoint", "script", "text"},
+    "request": {"parts", "registry", "checkpoint", "script", "text"},
     "reconstruction": set(),
     "voices": {"prompts", "text"},
     "prompts": {"text", "asr"},

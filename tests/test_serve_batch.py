@@ -255,17 +255,20 @@ def answer(job):
     if job.request.text == "die":
         time.sleep(1.0)  # by now the other worker waits, with nothing to do; its job once came back to nobody
         os._exit(3)
+    if job.request.text == "fault":
+        raise KeyError("a fault of ours")
     return Outcome(job.id, {"id": job.id, "in": os.environ["OMP_NUM_THREADS"]}, job.request.text.encode())
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_its_item_and_nothing_else():
-    jobs = [Job(f"{i}", i, Request("die" if i == 1 else f"text {i}")) for i in range(5)]
-    outcomes = {outcome.id: outcome for outcome in Processes(2).run(Fake("fake", threads=3), jobs)}
+@pytest.mark.parametrize(("together", "text", "code"), [(None, "die", 3), (3, "die", 3), (3, "fault", 1)])
+def test_a_worker_that_dies_costs_its_item_and_nothing_else(together, text, code):
+    jobs = [Job(f"{i}", i, Request(text if i == 1 else f"text {i}")) for i in range(5)]
+    outcomes = {outcome.id: outcome for outcome in Processes(2).run(Fake("fake", threads=3, together=together), jobs)}
     assert {i: outcome.sound for i, outcome in outcomes.items()} == {
         f"{i}": None if i == 1 else f"text {i}".encode() for i in range(5)
     }
-    assert "2 workers ended while they spoke it (exit code 3)" in outcomes["1"].told["reason"]
+    assert f"2 workers ended while they spoke it (exit code {code})" in outcomes["1"].told["reason"]
     assert outcomes["0"].told["in"] == "3" and os.environ.get("OMP_NUM_THREADS") != "3", "each has its share of threads"
 
 
@@ -279,6 +282,12 @@ def test_workers_say_what_one_process_says_whatever_the_order(run, manifest, tmp
     write(tmp_path / "back.jsonl", lines(manifest)[::-1])
     run(tmp_path / "back.jsonl", tmp_path / "there", Processes(2))
     assert sounds(tmp_path / "here") == sounds(tmp_path / "there") and len(sounds(tmp_path / "here")) == 4
+
+
+def test_a_worker_that_speaks_side_by_side_says_the_same(run, manifest, tmp_path):
+    run(manifest, tmp_path / "here")
+    run(manifest, tmp_path / "beside", Processes(1), together=3)
+    assert sounds(tmp_path / "here") == sounds(tmp_path / "beside") and len(sounds(tmp_path / "here")) == 4
 
 
 @pytest.mark.slow

@@ -114,6 +114,20 @@ def test_a_model_may_name_the_backend(tiny, client, url):
     assert client.audio.speech.create(model="tts-1", voice="default", input="One.").response.headers["x-mynah-backend"] == "ar"
 
 
+def test_side_by_side_each_gets_what_it_gets_alone(tiny, monkeypatch):
+    beside = tiny.together()
+    seats, seat = [], beside.company.seat
+    monkeypatch.setattr(beside.company, "seat", lambda: seats.append("taken") or seat())
+    asked = [("One.", 3), ("Two and three.", 4), ("Four five.", 5), ("Six. Seven.", 6)]
+    with serving(beside, ServerConfig(workers=4, limits=SMALL)) as address, ThreadPoolExecutor(4) as clients:
+        extra = [{"stream": False, "backend": "flow", "seed": seed} for _, seed in asked]
+        answers = clients.map(lambda one: ask(client_of(address), one[0][0], extra=one[1]), zip(asked, extra, strict=True))
+        for (text, seed), answer in zip(asked, answers, strict=True):
+            alone = tiny.synthesize(text, "voice:tiny", seed=seed)
+            assert answer.content == alone.encode(".wav")
+    assert len(seats) == 4, "whoever speaks has a seat, for which the others wait"
+
+
 def test_thirty_two_clients_at_once_each_get_their_own_audio(tiny, client):
     jobs = [(f"{i % 7}.", i, "ar" if i % 3 else "flow") for i in range(40)]
 

@@ -11,7 +11,7 @@ sound     ─────╲                                      ╳ made    ma
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import ceil
@@ -93,7 +93,15 @@ class Edited:
     warnings: list[str]
 
 
-def edit(parts: Parts, recording: Any, text_before: Any, text_after: Any, manner: Manner, clock: Clock) -> Edited:
+def edit(
+    parts: Parts,
+    recording: Any,
+    text_before: Any,
+    text_after: Any,
+    manner: Manner,
+    clock: Clock,
+    progress: Callable[[int, int], None] = lambda done, todo: None,
+) -> Edited:
     """Edit a recording; words and errors are those of `Synthesizer.edit`. manner.voice is not looked at."""
     # 1. hear the recording, in the words of its text
     with clock("text"):
@@ -115,6 +123,7 @@ def edit(parts: Parts, recording: Any, text_before: Any, text_after: Any, manner
     patches: list[tuple[Hole, Tensor]] = []
     sentences: list[Sentence] = []
     for number, hole in enumerate(holes):
+        progress(number, len(holes))
         told, made = say(parts, manner, number, hole.line, hole.utterance, clock, hole.inside)
         with clock("vocoder"):
             wave = parts.vocoder.decode(_kept(parts.restored(made), hole, heard.mel))

@@ -35,12 +35,15 @@ from tts.request import Manner, Task, find_language, understand
 from tts.result import Audio, CopyReport, Failure, Model, Report, Sentence
 from tts.script import Line, join, lay, plan_script, write_script
 from tts.streaming import Stream, sound, sound_of
+from tts.together import Company, side_by_side
 from tts.tries import judged, listen, say, seed_of
 from tts.voices import VOICE, load_voice, user_folder, voice_names
 
 
 class Synthesizer:
     """A system that speaks. No request leaves a trace in what another one says; may be used from several threads."""
+
+    company: Company | None = None  # where its threads meet, see `together`
 
     def __init__(
         self,
@@ -92,6 +95,13 @@ class Synthesizer:
         other.retries, other.rerank = retries, rerank
         return other
 
+    def together(self) -> Synthesizer:
+        """The same parts, which do side by side what several threads ask of them: for a GPU (tts/together.py)."""
+        other = copy(self)
+        other.company = Company()
+        other.parts = other.company.parts(self.parts)
+        return other
+
     def with_duration(self, duration: Duration) -> Synthesizer:
         """The same parts, but for what plans (a function: tts/duration/outside.py). Raises FitError: another symbol table."""
         if duration.table != self.parts.front_end.table:
@@ -138,32 +148,26 @@ class Synthesizer:
         settings: Any = None,
     ) -> Audio[Report]:
         """Speak a text in the voice of a recording; words and meanings as in `tts.synthesize`."""
-        request = Request(
-            text=text,
-            prompt=prompt,
-            prompt_text=prompt_text,
-            backend=backend,
-            seed=seed,
-            speed=speed,
-            seconds=seconds,
-            language=language,
-            check=check,
-            settings=settings,
-        )
-        return self.speak(request)
+        return self.speak(Request(text, prompt, prompt_text, backend, seed, speed, seconds, language, check, settings))
 
-    def batch(self, requests: Iterable[Request]) -> Iterator[Audio[Report] | Failure]:
-        """Speak requests one after another, in their order; one that cannot be spoken comes back as a Failure.
+    def batch(self, requests: Iterable[Request], together: bool | None = None) -> Iterator[Audio[Report] | Failure]:
+        """Speak requests, answers in their order; one that cannot be spoken comes back as a Failure.
 
-        Each gives the samples that it gives alone.
+        Each gives the samples that it gives alone: bit for bit on a CPU, to 1e-4 where a GPU speaks several side by side.
+
+        Args:
+            together: do so, some requests ahead of what is taken. None: on a GPU.
         """
-        for request in requests:
-            answer: Audio[Report] | Failure
+
+        def answer(request: Request) -> Audio[Report] | Failure:
             try:
-                answer = self.speak(request)
+                return speaker.speak(request)
             except MynahError as error:
-                answer = Failure(request, error)
-            yield answer
+                return Failure(request, error)
+
+        beside = together if together is not None else self.parts.device.type == "cuda"
+        speaker = self.together() if beside and self.company is None else self
+        yield from side_by_side(answer, requests, speaker.company) if beside and speaker.company else map(answer, requests)
 
     def encode_prompt(self, source: Any, prompt_text: str | None = None, language: str | None = None) -> EncodedPrompt:
         """Hear a prompt once, for many texts: the result goes wherever a prompt does.
@@ -287,12 +291,14 @@ class Synthesizer:
         language: str | None = None,
         check: bool = True,
         settings: Any = None,
+        progress: Callable[[int, int], None] = lambda done, todo: None,
     ) -> Audio[Report]:
         """Say anew what another text changes of a recording, in its own voice; elsewhere all samples stay, bit for bit.
 
         Args:
             recording: a path, an open binary file or (samples, rate); its rate is kept, several channels become their mean.
             text_before: all that is said in it. text_after: the same with words put in, left out or replaced.
+            progress: is told, before each change, how many are made, of how many; what it raises ends the work.
             The others: as in `tts.synthesize`.
         Returns:
             Its `report.edits` tell which samples were replaced by which, cross-fades of 20 ms included.
@@ -303,7 +309,7 @@ class Synthesizer:
         clock = Clock()
         request = Request(text_after, recording, None, backend, seed, language=language, check=check, settings=settings)
         manner, warnings = understand(request, self.parts, self.system, self.retries, self.rerank)
-        edited = edit(self.parts, recording, text_before, text_after, manner, clock)
+        edited = edit(self.parts, recording, text_before, text_after, manner, clock, progress)
         task = Task(request, [], [], manner, [*edited.warnings, *warnings])
         seconds = len(edited.samples) / edited.rate
         report = self._report(task, edited.sentences, seconds, clock.total(), clock)

@@ -25,6 +25,7 @@ from tts.audio import FORMATS
 from tts.checkpoint import System, load
 from tts.errors import MynahError, SettingsError
 from tts.frames import Request
+from tts.request import check_asked
 from tts.serve.jobs.manifests import Job, read_manifest
 from tts.serve.jobs.stores import Store, digest, store_at
 from tts.serve.jobs.urls import is_url, read_url
@@ -61,6 +62,7 @@ def run_batch(
     threads: int = 1,
     device: str = "cpu",
     engine: Engine | None = None,
+    together: int | None = None,
     progress: Callable[[Tally], None] | None = None,
 ) -> Tally:
     """Speak a manifest into a folder; what an earlier run has done there is not done again.
@@ -72,6 +74,7 @@ def run_batch(
         manifest: a file as `read_manifest` takes it, or its jobs. out: a folder, or the URL of one.
         template: what rows do not say; its seed: see there.
         workers: processes; None: one for each core or CUDA device. engine: who works instead of processes of this machine.
+        together: how many items a worker speaks side by side; None: one, or on a GPU some.
         progress: told at the beginning, and after each item.
     Raises:
         InputError: the manifest, the folder or an option cannot be used. CheckpointError: nor the system.
@@ -79,11 +82,12 @@ def run_batch(
     # 1. what is asked
     if extension not in FORMATS:
         raise SettingsError(f"the format must be one of {', '.join(FORMATS)}, got {extension!r}")
-    for name, value in (("workers", workers), ("threads", threads)):
+    for name, value in (("workers", workers), ("threads", threads), ("together", together)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise SettingsError(f"{name} must be a whole number from 1, got {value!r}")
     jobs = read_manifest(manifest, template) if isinstance(manifest, str | Path) else list(manifest)
     checkpoint = load(find(system))
+    check_asked(template, checkpoint.system)
     store = store_at(out)
     with store.only_writer():
         # 2. what is done
@@ -95,7 +99,7 @@ def run_batch(
         tell(tally)
         # 3. the rest
         by_id = {job.id: job for job in todo}
-        work = Work(str(system), device, threads, extension, template)
+        work = Work(str(system), device, threads, extension, template, together)
         engine = engine if engine is not None else Processes(workers if workers is not None else count_workers(device))
         with closing(_outcomes(engine, work, todo)) as outcomes:
             for outcome in outcomes:

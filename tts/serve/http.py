@@ -25,6 +25,7 @@ from tts.serve.server.schedule import Gone, Job, Pool
 from tts.serve.server.shelf import DEFAULT, Shelf, Shelved
 from tts.serve.server.sounds import PCM_RATE, TYPES
 from tts.serve.server.speech import Desk, Wish
+from tts.together import seated
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Response
@@ -58,7 +59,10 @@ class ServerConfig:
 
 
 def make_app(synthesizer: Synthesizer, config: ServerConfig = ServerConfig()) -> Guard:
-    """An ASGI app, for `uvicorn.run`. It starts threads, which end with its lifespan. Raises MissingPackageError."""
+    """An ASGI app, for `uvicorn.run`. It starts threads, which end with its lifespan; on a GPU they speak side by side.
+
+    Raises MissingPackageError.
+    """
     try:
         from fastapi import FastAPI
         from fastapi.exceptions import RequestValidationError
@@ -66,7 +70,9 @@ def make_app(synthesizer: Synthesizer, config: ServerConfig = ServerConfig()) ->
     except ImportError as error:
         raise MissingPackageError("the server needs FastAPI; run `pip install 'mynah-tts[serve]'`") from error
     limits = config.limits
-    pool = Pool(config.workers, limits.waiting)
+    if synthesizer.parts.device.type == "cuda" and synthesizer.company is None:
+        synthesizer = synthesizer.together()
+    pool = Pool(config.workers, limits.waiting, lambda: seated(synthesizer.company))
     metrics = Metrics(pool)
     shelf = Shelf(synthesizer, limits)
     desk = Desk(synthesizer, shelf, limits, metrics)

@@ -24,7 +24,9 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    workers: Annotated[int | None, typer.Option(min=1, help="Requests spoken at once; one a core, if not given.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Requests spoken at once; one a core, or 16 on a GPU, if not given.")
+    ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of each request; with another number the last bits may differ.")] = 1,
     api_key_file: Annotated[Path | None, typer.Option(help=f"Keys, one a line; {KEYS} holds others.")] = None,
     max_characters: Annotated[int, typer.Option(min=1, help="Of a text.")] = 10_000,
@@ -44,11 +46,13 @@ def serve(
     from tts.serve.batch import count_workers
     from tts.serve.http import ServerConfig, make_app
     from tts.serve.server.guard import LOOPBACK, Limits
+    from tts.together import MOST
 
     # 1. what is asked
     keys = find_keys(api_key_file)
     limits = Limits(characters=max_characters, upload=round(max_upload * 2**20), seconds=max_seconds, waiting=max_waiting)
-    config = ServerConfig(workers if workers is not None else count_workers(device), host, keys, limits)
+    at_once = MOST if device.startswith("cuda") else count_workers(device)
+    config = ServerConfig(workers if workers is not None else at_once, host, keys, limits)
     if host not in LOOPBACK and not keys:
         errors.print(f"warning: whoever reaches {host} may use this server; give --api-key-file or {KEYS}", markup=False)
     listening = _listen(host, port)

@@ -14,7 +14,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 from tts.errors import MynahError
@@ -95,9 +95,9 @@ class Job(AsyncIterator[Any]):
 class Pool:
     """Threads that do jobs, in the order in which these were asked for."""
 
-    def __init__(self, workers: int, waiting: int) -> None:
-        """workers: how many at once. waiting: how many more may wait for their turn."""
-        self.workers, self.most = workers, waiting
+    def __init__(self, workers: int, waiting: int, around: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
+        """workers: how many at once. waiting: how many more may wait for their turn. around: what each is done within."""
+        self.workers, self.most, self._around = workers, waiting, around
         self._waiting: deque[Job] = deque()
         self._running: set[Job] = set()
         self._changed = threading.Condition()
@@ -158,6 +158,7 @@ class Pool:
                     return
                 job = self._waiting.popleft()
                 self._running.add(job)
-            job.run()
+            with self._around():
+                job.run()
             with self._changed:
                 self._running.discard(job)
