@@ -1,24 +1,28 @@
-"""The web page in a real browser: it opens, speaks, streams, and says what went wrong, without asking any other machine."""
+"""The web page in a real browser: it opens, speaks, streams, stops, and says what went wrong; no other machine is asked."""
 
 import asyncio
 import os
 import shutil
 import socket
 import threading
+import time
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, speech
 
 pytest.importorskip("gradio", reason="the extra app is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-# Asked for, since a click may come before the page is awake on a busy one: CHROMIUM=chromium pytest tests/test_serve_demo.py
-CHROMIUM = shutil.which(os.environ.get("CHROMIUM", ""))
+CHROMIUM = shutil.which(os.environ.get("CHROMIUM", "chromium")) or shutil.which("chromium-browser")
 if CHROMIUM is None:
-    pytest.skip("no browser is named in CHROMIUM", allow_module_level=True)
+    pytest.skip("chromium is not installed", allow_module_level=True)
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
-PATIENCE = 60_000  # ms, on a machine that is busy with other things
+MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+PATIENCE = 120_000  # ms, on a machine that is busy with other things
+PASSWORD = "nine lives"
 
 
 @pytest.fixture(scope="module")
@@ -38,60 +42,80 @@ def outward():
     socket.socket.connect = connect
 
 
-@pytest.fixture(scope="module")
-def address(tiny, outward, tmp_path_factory):
-    """Of a page of the tiny system, served by a thread."""
+@contextmanager
+def serving(synthesizer, password=None):
+    """A page of its own, served by a thread; gives its address."""
     import uvicorn
 
     from tts.serve.demo import build_app, ending_folder
 
-    home = tmp_path_factory.mktemp("demo-home")
-    before = os.environ.get("MYNAH_HOME")
-    os.environ["MYNAH_HOME"] = str(home)
     with ending_folder() as folder, socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(build_app(tiny, folder), log_level="warning", timeout_graceful_shutdown=1))
+        app = build_app(synthesizer, folder, password=password)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
         server.should_exit = True
         thread.join(20)
-    if before is not None:
-        os.environ["MYNAH_HOME"] = before
     assert not folder.exists(), "what was uploaded and made is gone with the page"
 
 
 @pytest.fixture(scope="module")
-def browser():
+def address(tiny, outward, tmp_path_factory):
+    """Of a page of the tiny system."""
+    with pytest.MonkeyPatch.context() as patch, serving(tiny) as at:
+        patch.setenv("MYNAH_HOME", str(tmp_path_factory.mktemp("demo-home")))
+        yield at
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Chromium, whose microphone hears a voice of 140 Hz again and again."""
+    spoken = tmp_path_factory.mktemp("microphone") / "voice.wav"
+    soundfile.write(spoken, speech(10.0, 48_000), 48_000)
+    flags = [*FLAGS, *MICROPHONE, f"--use-file-for-fake-audio-capture={spoken}"]
     with sync_api.sync_playwright() as playwright:
         try:
-            opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         except sync_api.Error as error:
             pytest.skip(f"chromium does not start: {str(error).splitlines()[0]}")
         yield opened
         opened.close()
 
 
+@pytest.fixture(scope="module")
+def windows(browser):
+    """Where windows are opened; what one has loaded the next one need not load again."""
+    context = browser.new_context(viewport={"width": 1180, "height": 900}, permissions=["microphone"])
+    context.set_default_timeout(PATIENCE)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def visit(browser, address):
+def visit(windows, address):
     """Open the page in a window of its own. Whatever it asks of other machines, or logs as an error, fails."""
-    contexts, amiss = [], []
+    pages, amiss = [], []
 
     def open_window():
-        context = browser.new_context(viewport={"width": 1180, "height": 900})
-        context.set_default_timeout(PATIENCE)
-        contexts.append(context)
-        page = context.new_page()
+        page = windows.new_page()
+        pages.append(page)
         page.on("request", lambda r: None if r.url.startswith((address, "data:", "blob:")) else amiss.append(r.url))
         page.on("pageerror", lambda error: amiss.append(str(error)))
         page.on("console", lambda m: amiss.append(m.text) if m.type == "error" else None)
         page.goto(address)
-        page.get_by_role("button", name="Speak", exact=True).wait_for()
+        wake(page)
         return page
 
     yield open_window
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert amiss == []
+
+
+def wake(page) -> None:
+    """Wait until the page listens: until then a button can be seen, and a click on it is lost."""
+    page.wait_for_function("window.mynah?.awake")
 
 
 def sound(page) -> tuple[float, float]:
@@ -138,6 +162,106 @@ def test_a_backend_that_streams_is_heard_while_it_speaks(visit):
     page.wait_for_function("window.mynah.seconds > 0")
     seconds, _ = sound(page)
     page.wait_for_function(f"Math.abs(window.mynah.seconds - {seconds}) < 0.01")
+
+
+def stop(page) -> None:
+    """Press what stops, and see that it does: on the page, and in the work behind it."""
+    page.get_by_role("button", name="Stop", exact=True).locator("visible=true").click()
+    page.get_by_text("Stopped.").wait_for()
+    end = time.monotonic() + PATIENCE / 1000
+    while any(thread.name.startswith("mynah_") for thread in threading.enumerate()):
+        assert time.monotonic() < end, "it is still at work"
+        page.wait_for_timeout(50)
+
+
+def test_what_is_being_spoken_is_stopped_and_the_next_text_does_not_wait(visit, monkeypatch):
+    from tts import pipeline
+
+    said, say = [], pipeline.say
+
+    def slowly(*arguments):
+        said.append(arguments)
+        time.sleep(0.2)
+        return say(*arguments)
+
+    monkeypatch.setattr(pipeline, "say", slowly)
+    page = visit()
+    page.get_by_label("Text").first.fill("One. " * 390)
+    page.get_by_role("button", name="Speak", exact=True).click()
+    page.get_by_text("of 390 sentences are spoken").wait_for()
+    stop(page)
+    assert len(said) < 390 and page.locator("audio[src]").count() == 0
+    monkeypatch.undo()
+    page.get_by_label("Text").first.fill("One.")
+    page.get_by_role("button", name="Speak", exact=True).click()
+    page.get_by_text("The recognizer listened").wait_for()
+
+
+def test_an_edit_is_stopped(visit, tiny, monkeypatch):
+    def edit(self, recording, before, after, progress, **options):
+        for number in range(390):
+            progress(number, 390)
+            time.sleep(0.2)
+
+    monkeypatch.setattr(type(tiny), "edit", edit)
+    page = visit()
+    page.get_by_role("tab", name="Edit").click()
+    page.get_by_role("button", name="I have none").click()
+    page.locator(".mynah-changes ins").wait_for()
+    page.get_by_role("button", name="Change it").click()
+    page.get_by_text("of 390 changes are made").wait_for()
+    stop(page)
+
+
+def test_a_voice_comes_from_the_microphone(visit, monkeypatch):
+    from tts.serve.page.studio import Studio
+
+    asked, speak = [], Studio.speak
+
+    def listening(self, request, *rest):
+        samples, rate = soundfile.read(request.prompt, dtype="float32", always_2d=True)
+        asked.append((samples.mean(1), rate))
+        return speak(self, request, *rest)
+
+    monkeypatch.setattr(Studio, "speak", listening)
+    page = visit()
+    choose(page, "Voice", "A recording")
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_timeout(3500)
+    page.get_by_role("button", name="Stop", exact=True).first.click()
+    page.get_by_label("Text").first.fill("One.")
+    page.get_by_role("button", name="Speak", exact=True).click()
+    page.get_by_text("The recognizer listened").wait_for()
+    samples, rate = asked[0]
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    loudest = spectrum.argmax() * rate / len(samples)
+    assert len(samples) > 2 * rate and abs(loudest - 140) < 10, "what the microphone heard is the prompt"
+
+
+def test_who_does_not_know_the_password_stays_outside(browser, tiny):
+    import urllib.error
+    import urllib.request
+
+    with serving(tiny, PASSWORD) as at:
+        for path in ("config", "gradio_api/info", "gradio_api/queue/data?session_hash=x"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(at + path, timeout=30)
+            assert refused.value.code == 401
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(at)
+        for password, let_in in (("wrong", False), (PASSWORD, True)):
+            page.get_by_label("username").fill("mynah")
+            page.get_by_label("password").fill(password)
+            page.get_by_role("button", name="Login").click()
+            if not let_in:
+                page.get_by_text("Incorrect").wait_for()
+                assert page.get_by_role("button", name="Speak", exact=True).count() == 0
+        wake(page)
+        page.get_by_label("Text").first.fill("One.")
+        page.get_by_role("button", name="Speak", exact=True).click()
+        page.get_by_text("The recognizer listened").wait_for()
+        page.close()
 
 
 def test_what_went_wrong_is_a_sentence_and_the_page_goes_on(visit):

@@ -60,8 +60,7 @@ def long_tab(kit: Kit) -> None:
                 yield [*kit.put(one, play=False)[:3], *downloads]
 
     form = [text, file, voice, recording, words, backend, speed, seed, kind]
-    run = kit.on(go.click, act, form, [*out, srt, times], line=LONG)
-    stop.click(None, cancels=[run], queue=False, api_visibility="private")
+    kit.stops(stop, [kit.on(go.click, act, form, [*out, srt, times], line=LONG)], out[2:])
 
 
 def voices_tab(kit: Kit) -> None:
@@ -149,4 +148,4 @@ def batch_tab(kit: Kit) -> None:
                 yield one.told, gr.update(value=file, visible=file is not None)
 
     run = kit.on(go.click, act, [manifest, recordings, voice, backend, seed, kind], [told, zipped], about=told, line=LONG)
-    stop.click(None, cancels=[run], queue=False, api_visibility="private")
+    kit.stops(stop, [run], [told])

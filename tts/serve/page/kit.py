@@ -24,6 +24,9 @@ SPEAKING = {"concurrency_id": "speaking", "concurrency_limit": 1}  # one at a ti
 LONG = {"concurrency_id": "long", "concurrency_limit": 1}  # so that a batch does not keep a sentence waiting
 EMPTY = '<div class="mynah-empty">What is said appears here: the sound, its picture,<br>and what the recognizer heard.</div>'
 PLAY = "name => { window.mynah.play(name); }"
+STOP = "() => { window.mynah.stop(); }"
+ENDED = "(...told) => window.mynah.ended(told.slice(0, {}))"
+AWAKE = "() => { window.mynah.awake = true; }"
 SILENT = {"show_progress": "hidden", "queue": False, "api_visibility": "private"}  # events that only change the form
 
 
@@ -41,7 +44,8 @@ class Kit:
     def follow(self, blocks: Any) -> None:
         """Show the voices that are there to each visitor who comes, and after each act that changes them."""
         followers = [*(box for box, _ in self.choices), *self.own]
-        blocks.load(self.fresh, None, followers, show_progress="hidden", api_visibility="private")
+        loaded = blocks.load(self.fresh, None, followers, show_progress="hidden", api_visibility="private")
+        loaded.then(None, js=AWAKE, api_visibility="private")
         for event, act, inputs, told in self.changing:
             self.on(event, self._and_fresh(act), inputs, [told, *followers], about=told)
 
@@ -153,6 +157,13 @@ class Kit:
         return event(
             guarded, inputs, outputs, show_progress="minimal", show_progress_on=shown_on, api_visibility="private", **line
         )
+
+    def stops(self, button: Any, runs: list[Any], told: list[Any]) -> None:
+        """Let a button end what runs. That it has ended is said in those components that tell how far it is, by what comes
+        after all that it had still to say."""
+        button.click(None, cancels=runs, js=STOP, queue=False, api_visibility="private")
+        for run in runs:
+            run.then(None, told, told, js=ENDED.format(len(told)), api_visibility="private")
 
     def place(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder))

@@ -2,6 +2,7 @@
 
 window.mynah = {
   seconds: 0, // of sound that were played as streams
+  awake: false, // whether a first event has gone to the machine and come back, so that the next ones are heard, too
 
   async play(name) {
     if (!name || name === this.name) return;
@@ -42,6 +43,11 @@ window.mynah = {
     this.name = "";
     this.context?.close();
     this.context = undefined;
+  },
+
+  ended(told) { // what was told last, once no more comes: where that is how far it was, it was stopped
+    const stopped = '<div class="mynah-stopped" role="status"><p>Stopped.</p></div>';
+    return told.map((one) => (one?.includes?.("mynah-doing") ? stopped : one));
   },
 };
 

@@ -169,7 +169,11 @@ class Studio:
             raise TextError("write what is said in the recording, and then what it shall say")
         yield Shown(progressing("Listening, and saying the new words …"))
         chosen = whole("the seed", 0 if seed is None else seed)
-        audio = self.synthesizer.edit(recording, before, after, backend=backend, seed=chosen)
+        work = partial(self.synthesizer.edit, recording, before, after, backend=backend, seed=chosen)
+        audio = yield from watched(
+            lambda tell: work(progress=tell),
+            lambda done, todo: Shown(progressing(f"{done} of {todo} changes are made …", done / max(1, todo))),
+        )
         new = [(edit.new[0] / audio.sample_rate, edit.new[1] / audio.sample_rate) for edit in audio.report.edits]
         where = ", ".join(f"{start:.2f} to {end:.2f} s" for start, end in new)
         note = (

@@ -19,7 +19,6 @@ EXAMPLES = (
 )
 SENTENCE = "The cat sat on the mat and looked at me for a while."
 CHANGED = "The cat sat on the sofa and looked at me for a while."
-STOP = "() => { window.mynah.stop(); }"
 
 
 def speak_tab(kit: Kit) -> None:
@@ -66,7 +65,7 @@ def speak_tab(kit: Kit) -> None:
     runs = [kit.on(go.click, act, asked, out)]
     taken = again.click(next_seed, seed, seed, **SILENT)
     runs.append(kit.on(taken.then, act, asked, out))
-    stop.click(None, cancels=runs, js=STOP, queue=False, api_visibility="private")
+    kit.stops(stop, runs, [out[2]])
 
 
 def compare_tab(kit: Kit) -> None:
@@ -74,7 +73,9 @@ def compare_tab(kit: Kit) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=6):
             text = gr.Textbox(EXAMPLES[0], label="Text", lines=3, max_lines=8)
-            go = gr.Button("Speak with all of them", variant="primary", elem_classes="mynah-go")
+            with gr.Row():
+                go = gr.Button("Speak with all of them", variant="primary", elem_classes="mynah-go", scale=4)
+                stop = gr.Button("Stop", scale=1, min_width=75)
         with gr.Column(scale=5):
             voice, recording, words = kit.picker()
             seed = gr.Number(0, label="Seed", precision=0, minimum=0)
@@ -93,7 +94,8 @@ def compare_tab(kit: Kit) -> None:
                 rows = [kit.put(shown.get(name, Shown("")), play=False)[:3] for name in studio.backends]
                 yield [compared(shown), *(cell for row in rows for cell in row)]
 
-    kit.on(go.click, act, [text, voice, recording, words, seed], [table, *out], about=table)
+    run = kit.on(go.click, act, [text, voice, recording, words, seed], [table, *out], about=table)
+    kit.stops(stop, [run], out[2::3])
 
 
 def edit_tab(kit: Kit) -> None:
@@ -110,7 +112,9 @@ def edit_tab(kit: Kit) -> None:
             with gr.Accordion("How it is said", open=False):
                 backend = kit.backend()
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
-            go = gr.Button("Change it", variant="primary", elem_classes="mynah-go")
+            with gr.Row():
+                go = gr.Button("Change it", variant="primary", elem_classes="mynah-go", scale=4)
+                stop = gr.Button("Stop", scale=1, min_width=75)
         with gr.Column(scale=6):
             out = kit.outcome(stream=False)
 
@@ -130,7 +134,7 @@ def edit_tab(kit: Kit) -> None:
         trigger_mode="always_last",
         **SILENT,
     )
-    kit.on(go.click, act, [recording, before, after, backend, seed], out)
+    kit.stops(stop, [kit.on(go.click, act, [recording, before, after, backend, seed], out)], out[2:])
 
 
 def compared(shown: dict[str, Shown]) -> str:
