@@ -59,6 +59,24 @@ def test_nothing_led_and_nothing_judged_is_the_rest_alone_and_all_led_is_the_lea
     assert torch.equal(mixed.generate(row, MixedSettings(60.0)).data, tiny.parts.backends["ar"].generate(row).data)
 
 
+def test_the_lead_may_say_the_first_books_and_the_rest_those_after_them(tiny, mixed, asked):
+    row = one(asked, 1)
+    made = mixed.generate(row, {"lead_seconds": 0, "lead_books": 1})
+    led = tiny.parts.backends["ar"].generate(row)
+    assert torch.equal(made.data[:, :1], led.data[:, :1]) and not torch.equal(made.data[:, 1:], led.data[:, 1:])
+    pheme = tiny.parts.backends["masked"].generate(replace(row, context=led), {"given_books": 1})
+    assert torch.equal(made.data, pheme.data)
+    assert torch.equal(mixed.generate(row, {"lead_seconds": 0, "lead_books": 8}).data, led.data)
+    begun = mixed.generate(row, {"lead_seconds": 0.4, "lead_books": 1, "rest": {"steps": [2, 1]}})
+    assert torch.equal(begun.data[:, :, :10], led.data[:, :, :10]) and torch.equal(begun.data[:, 0], led.data[:, 0])
+
+
+def test_a_lead_that_ends_before_its_plan_is_refused(mixed, asked):
+    leading = {"lead_seconds": 60.0, "lead": {"pointer": "model", "slack": (0.1, 1.0)}}
+    with pytest.raises(FitError, match="pointer=plan"):
+        mixed.generate(one(asked, 1), leading)
+
+
 @pytest.mark.parametrize("judge", ["lead", "recognizer"])
 def test_a_judge_has_its_say(mixed, asked, judge):
     said = [mixed.generate(one(asked, 1), MixedSettings(0.0, weight, judge)).data for weight in (0.0, 0.5, 1.0)]
@@ -83,7 +101,17 @@ def test_it_speaks_and_is_cut_to_the_frame(tiny):
     assert audio.seconds == pytest.approx(1.2, abs=0.021)
 
 
-@pytest.mark.parametrize("wrong", [{"weight": 1.5}, {"judge": "leed"}, {"lead_seconds": -1}, {"lead_seconds": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"weight": 1.5},
+        {"judge": "leed"},
+        {"lead_seconds": -1},
+        {"lead_seconds": float("nan")},
+        {"lead_books": -1},
+        {"lead_seconds": 0, "lead_books": 9},
+    ],
+)
 def test_impossible_settings_are_refused(mixed, asked, wrong):
     with pytest.raises(SettingsError):
         mixed.generate(asked, wrong)

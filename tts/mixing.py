@@ -1,12 +1,12 @@
 """A backend made of two others of one codec: one says the first seconds, the other all the rest at once.
 
-    text, prompt ─┬► lead (ar) ────► the first seconds, kept as they are ─┐
+    text, prompt ─┬► lead (ar) ────► the first seconds, or books, kept ───┐
                   └► rest (masked) ◄──────────────────────────────────────┘ ─► all frames
                        ▲ each pass keeps what is surest: weight * p of a judge + (1 - weight) * p of its own
                      judge: the lead, which knows what may follow what, or the recognizer, which hears what was asked for
 
 Both parts are those of the system, by the names of its backends; a mixed backend has no weights of its own. Source: MAGNeT
-(arXiv:2401.04577), its rescoring and its hybrid, where lead and judge are MusicGen.
+(arXiv:2401.04577), its rescoring and its hybrid, where lead and judge are MusicGen; Pheme (arXiv:2401.02839) for books.
 """
 
 from __future__ import annotations
@@ -58,18 +58,22 @@ class MixedConfig:
 class MixedSettings:
     """lead_seconds: what the lead says, 0: nothing. weight, judge: of rescoring, 0: none; "lead" or "recognizer".
 
+    lead_books: so many of the first books are the lead's from beginning to end; with lead_seconds=0, Pheme's two stages are 1.
     lead, rest: settings of the two backends, or mappings of their fields.
     """
 
     lead_seconds: float = 1.0
     weight: float = 0.0
     judge: str = "lead"
+    lead_books: int = 0
     lead: Any = None
     rest: Any = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.lead_seconds < float("inf"):
             raise SettingsError(f"lead_seconds must be at least 0, got {self.lead_seconds!r}")
+        if self.lead_books < 0:
+            raise SettingsError(f"lead_books must be at least 0, got {self.lead_books!r}")
         if not 0 <= self.weight <= 1:
             raise SettingsError(f"weight must be in 0..1, got {self.weight!r}")
         if self.judge not in JUDGES:
@@ -110,8 +114,10 @@ class MixedBackend:
         what comes after frames that are to be kept."""
         if not isinstance(settings, MixedSettings):
             settings = from_mapping(MixedSettings, settings if settings is not None else {})
-        if settings.lead_seconds and utterance.keep is not None:
-            raise FitError("a mixed backend leads from the beginning on, and cannot where frames are kept; set lead_seconds=0")
+        if (settings.lead_seconds or settings.lead_books) and utterance.keep is not None:
+            raise FitError(
+                "a mixed backend leads from the beginning on, so not where frames are kept; set lead_seconds=0, lead_books=0"
+            )
         rows = [self._row(one(utterance, b), settings) for b in range(len(utterance.seeds))]
         lengths = torch.cat([row.lengths for row in rows]) if rows else utterance.seeds
         T = int(lengths.max()) if rows else 0
@@ -122,24 +128,30 @@ class MixedBackend:
         assert utterance.plan is not None
         T = int(utterance.plan.frames(self.emits.rate)[0])
         n = min(T, round(settings.lead_seconds * float(self.emits.rate)))
-        asked = utterance
-        if n:
-            begun = self._begin(utterance, settings.lead, n)
+        asked, rest = utterance, settings.rest
+        if n or settings.lead_books:
+            begun = self._begin(utterance, settings.lead, T if settings.lead_books else n)
             if n == T:
                 return begun
-            context = Frames(torch.nn.functional.pad(begun.data, (0, T - n)), torch.tensor([T]), self.emits)
-            asked = replace(utterance, context=context, keep=torch.arange(T)[None] < n)
+            context = torch.nn.functional.pad(begun.data, (0, T - begun.data.shape[2]))
+            keep = torch.arange(T, device=context.device)[None] < n
+            asked = replace(utterance, context=Frames(context, utterance.plan.frames(self.emits.rate), self.emits), keep=keep)
+        if settings.lead_books:
+            given = {"given_books": settings.lead_books}
+            rest = {**(rest or {}), **given} if not hasattr(rest, "given_books") else replace(rest, **given)
         if not settings.weight:
-            return self.rest.generate(asked, settings.rest)
+            return self.rest.generate(asked, rest)
         assert isinstance(self.rest, Rescored)
         judge = Rescoring(self._judge(settings.judge, replace(utterance, context=None, keep=None)), settings.weight)
-        return self.rest.rescored(asked, settings.rest, judge)
+        return self.rest.rescored(asked, rest, judge)
 
     def _begin(self, utterance: Utterance, settings: Any, n: int) -> Frames:
         """The first n frames, by the lead."""
         assert isinstance(self.lead, Streaming)
-        coming = self.lead.stream(utterance, settings)
-        codes = torch.cat([frames.data for frames, _ in zip(coming, range(n), strict=False)], dim=2)
+        coming = [frames for frames, _ in zip(self.lead.stream(utterance, settings), range(n), strict=False)]
+        if sum(int(frames.lengths) for frames in coming) < n:
+            raise FitError(f"{self.config.lead} ended before its plan did; in a mixed backend it must keep to it, pointer=plan")
+        codes = torch.cat([frames.data for frames in coming], dim=2)
         return Frames(codes, torch.tensor([n], device=codes.device), self.emits)
 
     def _judge(self, name: str, utterance: Utterance) -> LogProbs:
