@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,14 +118,35 @@ class Plan:
         return (self.seconds.double() * float(rate)).round().long().clamp(min=1)
 
     def token_frames(self, rate: Fraction) -> Tensor:
-        """[B, L] int64 whose sum over L is exactly `frames(rate)`: cumulative times are rounded, not durations."""
+        """[B, L] int64 whose sum over L is exactly `frames(rate)`: cumulative times are rounded, not durations.
+
+        A token that takes any time has a frame at least, so that none is passed over, where there are frames enough for all.
+        """
         if self.token_seconds is None:
             raise FitError("this plan has no durations of tokens; plan with a Duration that gives them")
         ends = (self.token_seconds.double().cumsum(1) * float(rate)).round().long()  # [B, L]
         total = self.frames(rate)[:, None]
         ends = torch.minimum(ends, total)
         ends[:, -1:] = total
-        return torch.diff(ends, dim=1, prepend=ends.new_zeros(len(ends), 1))
+        frames = torch.diff(ends, dim=1, prepend=ends.new_zeros(len(ends), 1))
+        said = self.token_seconds > 0
+        passed_over = ((said & (frames == 0)).any(1) & (said.sum(1) <= total[:, 0])).nonzero()[:, 0]
+        for b in passed_over.tolist():
+            frames[b] = frames.new_tensor(_with_one_each(frames[b].tolist(), said[b].tolist()))
+        return frames
+
+
+def _with_one_each(frames: list[int], said: list[bool]) -> list[int]:
+    """The same sum, at least one for each that is said, taken from the nearest that have more."""
+    ends, reached = [], 0
+    for own, least in zip(accumulate(frames), said, strict=True):
+        reached = max(own, reached + least)
+        ends.append(reached)
+    reached = sum(frames)
+    for i in reversed(range(len(ends))):
+        ends[i] = min(ends[i], reached)
+        reached = ends[i] - said[i]
+    return [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass(frozen=True)

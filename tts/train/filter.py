@@ -88,7 +88,8 @@ class FilterTask(Task):
         confidence, last, masked = self.held
         assert self.backend.filter is not None
         loss = self.loss(self.held, 0)["loss"].detach()
-        sure = (self.backend.filter(confidence).sigmoid() > self.settings.threshold)[masked]
+        device = next(self.backend.filter.parameters()).device
+        sure = (self.backend.filter(confidence.to(device)).sigmoid() > self.settings.threshold).cpu()[masked]
         wrong = (sure & ~last[masked]).sum() / sure.sum().clamp(min=1)
         return {"loss": float(loss), "committed": float(sure.float().mean()), "wrong": float(wrong)}
 
