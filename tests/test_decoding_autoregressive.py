@@ -182,7 +182,7 @@ def test_guidance_draws_from_the_guided_law_and_keeps_the_impossible_impossible(
 
 @st.composite
 def problems(draw):
-    B, K, V = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(2, 5))
+    B, K, V = draw(st.integers(1, 8)), draw(st.integers(1, 3)), draw(st.integers(2, 5))
     end, constrained = draw(st.booleans()), draw(st.booleans())
     bound = st.tuples(st.integers(0, 3), st.integers(0, 4)).map(sorted)
     return {
@@ -217,7 +217,7 @@ def solve(problem: dict, items: list[int]) -> tuple[Tensor, Tensor, dict, Task]:
             return here if policy.guidance == 1 else torch.cat((here, torch.zeros_like(here)))
 
     if problem["before"]:
-        before = torch.randint(V, (4, K, 6), generator=torch.Generator().manual_seed(1))[ids]
+        before = torch.randint(V, (8, K, 6), generator=torch.Generator().manual_seed(1))[ids]
     made = Task(
         ids * 77 + 5, torch.tensor([problem["most"][i] for i in items]), policy, problem["delays"], before, pointer, text,
         problem["loops"],

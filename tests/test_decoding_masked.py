@@ -142,7 +142,7 @@ COMMITS = [ByConfidence(), ByConfidence(noise=1.0), BySpan(2), AtRandom(), Learn
 
 @settings(deadline=None, max_examples=15)
 @given(
-    st.lists(st.integers(3, 9), min_size=1, max_size=4),
+    st.lists(st.integers(3, 9), min_size=1, max_size=8),
     st.sampled_from(COMMITS),
     st.sampled_from(["none", "maskgct", "magnet"]),
     st.booleans(),

@@ -13,15 +13,15 @@ from tts.backends.flow.config import FlowConfig
 from tts.backends.flow.model import FlowBackend
 from tts.frames import Plan, Tokens, Utterance
 
-BACKENDS = {"flow": {"steps": 2}, "ar": {"top_k": 8}}  # and settings
+BACKENDS = {"flow": {"steps": 2}, "ar": {"top_k": 8}, "masked": {"steps": [2, 1]}}  # and settings
 TEXTS = ("One.", "Two and three.", "Now four. And five!", "A somewhat longer sentence than the others.")
 
 
 @pytest.fixture(scope="module")
 def requests() -> list[Request]:
-    """Eight requests: texts of several lengths, two voices, two backends, seeds of their own."""
-    voices, backends = [None, (speech(1.5, hz=180.0), RATE)], [*BACKENDS] * 2
-    chosen = [backends[i // 2] for i in range(8)]
+    """Eight requests: texts of several lengths, two voices, three backends, seeds of their own."""
+    voices, backends = [None, (speech(1.5, hz=180.0), RATE)], [*BACKENDS]
+    chosen = [backends[i % 3] for i in range(8)]
     return [
         Request(TEXTS[i % 4], voices[i // 4], backend=name, seed=i, settings=BACKENDS[name]) for i, name in enumerate(chosen)
     ]
