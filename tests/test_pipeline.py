@@ -15,7 +15,7 @@ from tts.frames import Request
 from tts.pipeline import Synthesizer
 from tts.result import Audio, Failure
 from tts.sampling.philox import derive
-from tts.script import FADE_SECONDS, GAP_SECONDS, Line, faded, join
+from tts.script import FADE_SECONDS, GAP_SECONDS, Line, faded, join, write_script
 from tts.text.markup import Pause
 
 FAST = {"steps": 1}
@@ -87,6 +87,14 @@ def test_twice_the_speed_is_half_the_time(tiny):
     slow, fast = say(tiny, text), say(tiny, text, speed=2.0)
     assert fast.seconds == pytest.approx(slow.seconds / 2, abs=0.02)
     assert fast.report.planned_seconds == pytest.approx(slow.report.planned_seconds / 2, abs=0.02 * len(fast.report.sentences))
+
+
+def test_what_is_said_slowly_is_cut_shorter_so_that_no_line_is_longer_than_a_backend_can_look_back(tiny):
+    text = "the cat sat on the mat and the dog lay by the door while " * 3 + "it rained"
+    front_end = tiny.parts.front_end
+    lines = {speed: [line.text for line in write_script(text, "en-us", front_end, speed)[0]] for speed in (1.0, 0.5, 0.2)}
+    assert lines[1.0] == lines[0.5] == [text] and len(lines[0.2]) > 1 and max(map(len, lines[0.2])) <= 88
+    assert " ".join(lines[0.2]) == text
 
 
 def test_seconds_are_met_to_the_frame_pauses_and_gaps_included(tiny):

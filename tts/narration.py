@@ -146,7 +146,7 @@ class Narration(Iterator[Passage]):
         manner, parts, rate = self._manner, self._parts, self.sample_rate
         assert manner.voice is not None
         try:
-            script, warnings = write_script(piece.text, manner.language, parts.front_end)
+            script, warnings = write_script(piece.text, manner.language, parts.front_end, self._speed)
         except TextError as error:
             return _Spoken(torch.zeros(0), [], [], False, [f"A sentence was left out: {error}."])
         plans = iter(plan_script(script, manner.voice, parts.duration, float(manner.backend.emits.rate), self._speed))

@@ -322,7 +322,7 @@ class Synthesizer:
         manner, warnings = understand(request, self.parts, self.system, self.retries, self.rerank)
         language, backend = manner.language, manner.backend
         with clock("text"):
-            script, left_out = write_script(request.text, language, self.parts.front_end)
+            script, left_out = write_script(request.text, language, self.parts.front_end, request.speed)
         with clock("prompt"):
             encoded = self.encode_prompt(request.prompt, request.prompt_text, language)
             spoken = {name: moved(frames, self.parts.device) for name, frames in encoded.prompt.frames.items()}

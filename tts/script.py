@@ -19,7 +19,7 @@ from tts.duration.rules import lasting, paced
 from tts.errors import SettingsError, TextError
 from tts.frames import Plan, Prompt, Tokens
 from tts.interfaces import Duration, FrontEnd
-from tts.text.chunk import chunk
+from tts.text.chunk import LONGEST, chunk
 from tts.text.clean import unreadable
 from tts.text.markup import Pause, segments
 
@@ -39,9 +39,10 @@ class Line:
 Script = list[Line | Pause]
 
 
-def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script, list[str]]:
+def write_script(text: str, language: str, front_end: FrontEnd, speed: float = 1.0) -> tuple[Script, list[str]]:
     """A text as lines and pauses, and warnings of what is left out: sentences without a sound, letters of other scripts.
 
+    speed: what is said slower than by half is cut into shorter lines, so that none takes longer than a backend can look back.
     Raises TextError when that is so of every sentence, or a mark in the text is wrong; LanguageError.
     """
     if not isinstance(text, str):
@@ -49,7 +50,7 @@ def write_script(text: str, language: str, front_end: FrontEnd) -> tuple[Script,
     parts = segments(text)  # a wrong mark is an error wherever it stands, not a sentence that is left out
     script: Script = []
     refused: list[TextError] = []
-    for sentence in chunk(text):
+    for sentence in chunk(text, round(LONGEST * min(1.0, 2 * speed))):
         try:
             tokens = front_end.encode(sentence, language)
         except TextError as error:

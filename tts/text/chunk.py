@@ -23,6 +23,7 @@ def _any(words: object) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))  # type: ignore[call-overload]
 
 
+LONGEST = 220  # characters: fifteen seconds or so
 _OPENS = rf"(?!\s*$|\s+[\"'“‘(]?(?:{_any(OPENERS)})\b)"
 _MONTH = "|".join(rf"{name[:3]}(?:{name[3:]}|{'t' if name == 'September' else ''}\.?)" for name in MONTHS)
 # What stays in one piece.
@@ -49,7 +50,7 @@ _NEXT = re.compile(r"\s*(\S?)")
 _INNER_ENDS = (re.compile(r"[;:—–](?=\s)|\s[—–-]+(?=\s)|—"), re.compile(r"[,)、，]"), re.compile(r"(?=\s)"))
 
 
-def chunk(text: str, max_characters: int = 220) -> list[str]:
+def chunk(text: str, max_characters: int = LONGEST) -> list[str]:
     """Sentences of a text, each at most `max_characters` long unless one thing in it is longer (a number, a pronunciation).
 
     Never cut inside a number, an abbreviation, a date, an address or an inline mark; never empty or punctuation only; all
