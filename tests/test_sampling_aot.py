@@ -14,7 +14,7 @@ FLAGS = "GUIDED", "FORBIDDEN", "ENDING", "LOOP"
 KERNELS = {
     "sample_codes": (
         "codes",
-        ["*bf16", F64, I64, INT, INT, BOOL, INT, INT, INT, BOOL, F32, I64, I64, I64, I64, I32, INT, INT, FLOAT, INT, INT, INT],
+        ["*bf16", F64, I64, INT, INT, BOOL, INT, INT, INT, BOOL, F32, I64, I64, I64, I64, I32, INT, INT, FLOAT, *[INT] * 4],
         {**dict.fromkeys(FLAGS, True), "INJECTED": False, "PARTS": 1, **ALL},
     ),
     "embed_codes": (

@@ -20,7 +20,17 @@ def test_a_system_that_speaks_is_found_well(tiny_folder):
     ]
     assert not any(finding.wrong for finding in found)
     paths = next(finding.says for finding in found if finding.about == "paths")
-    assert "sampling: lean" in paths and "ar: fp32 (8 bits with precision auto)" in paths
+    assert paths.startswith("plain (chosen by the device); sampling: lean") and "ar: fp32 (8 bits with precision auto)" in paths
+
+
+def test_the_path_that_is_set_is_said_and_one_that_is_none_is_wrong(tiny_folder, monkeypatch):
+    monkeypatch.setenv("MYNAH_PATH", "graph")
+    found = list(examine(str(tiny_folder)))
+    assert not any(finding.wrong for finding in found)
+    assert any(finding.says.startswith("graph (set by MYNAH_PATH)") for finding in found)
+    monkeypatch.setenv("MYNAH_PATH", "grahp")
+    (wrong,) = [finding.says for finding in examine(str(tiny_folder)) if finding.wrong]
+    assert wrong == "MYNAH_PATH must be one of plain, fused, graph, or unset; got 'grahp' (did you mean 'graph'?)"
 
 
 def test_a_system_that_is_not_there_is_said_and_the_command_fails(capsys, tmp_path):

@@ -21,23 +21,20 @@ import torch
 from torch import Tensor
 
 from tts.errors import CheckpointError, MissingPackageError, SettingsError, ShapeError
-from tts.sampling import lean, reference, speculative
+from tts.sampling import lean, paths, reference, speculative
 from tts.sampling.policy import Policy
 from tts.sampling.steps import Steps
 
 Sampler: TypeAlias = Callable[..., Tensor]  # as reference.sample_codes
 
 
-def available(device: torch.device | str) -> bool:
-    """Whether these kernels run there. On a CPU they do not: the interpreter is for tests."""
-    return torch.device(device).type == "cuda" and find_spec("triton") is not None
-
-
 def samplers_for(device: torch.device | str) -> tuple[Sampler, Callable[[Tensor, float], Tensor]]:
-    """`sample_codes` and `guided` for a device: the kernel, on a CPU the lean ones, elsewhere the plain definitions."""
+    """`sample_codes` and `guided` for a device: the kernel, or else on a CPU the lean ones, elsewhere the definitions."""
+    if paths.fused(device):
+        return sample_codes, reference.guided
     if torch.device(device).type == "cpu":
         return lean.sample_codes, lean.guided
-    return sample_codes if available(device) else reference.sample_codes, reference.guided
+    return reference.sample_codes, reference.guided
 
 
 def sample_codes(
@@ -58,7 +55,7 @@ def sample_codes(
     _kernel("codes", "sample_codes")[(B, K)](
         *(logits, rules(policy, K, logits.device), before, before.stride(0), before.stride(1), barred, *barred.stride()),
         *(codes, uniforms, codes, codes, codes, codes, codes),  # may_end, seeds, clock, delays and trouble are not read
-        *(B, V, 1.0, window, 0, 0),
+        *(B, V, 1.0, window, 0, 0, 0),
         **{"GUIDED": False, "FORBIDDEN": forbidden is not None, "ENDING": False, "INJECTED": True, "LOOP": False},
         **_filters(policy, window, V),
     )
@@ -72,10 +69,16 @@ def sample_codes(
 
 
 def sample_step(
-    logits: Tensor, steps: Steps, policy: Policy, may_end: Tensor | None = None, uniforms: Tensor | None = None
+    logits: Tensor,
+    steps: Steps,
+    policy: Policy,
+    may_end: Tensor | None = None,
+    uniforms: Tensor | None = None,
+    book: int | None = None,
 ) -> None:
     """As tts/sampling/steps.py's; waits for nothing, and where no code is possible marks `trouble`."""
-    B, K, _ = steps.said.shape
+    B, first = len(steps.said), book if book is not None else 0
+    K = steps.said.shape[1] if book is None else 1
     V, groups = logits.shape[-1], 1 if policy.guidance == 1 else 2
     if logits.shape[:2] != (groups * B, K) or V - steps.V not in (0, 1):
         raise ShapeError(f"logits must be [{groups * B}, {K}, {steps.V}] or one wider, got {tuple(logits.shape)}")
@@ -83,14 +86,14 @@ def sample_step(
     if window > steps.room:
         raise SettingsError(f"steps were begun with room for {steps.room} codes, the window is {window}")
     policy.check_books(K)
-    said = steps.said
+    said, delays = steps.said[:, first : first + K], steps.delays[first : first + K]
     ending = may_end is not None and V > steps.V
     given = uniforms if uniforms is not None else logits
     logits, given = logits.contiguous(), given.contiguous()
     _kernel("codes", "sample_codes")[(B, K)](
         *(logits, rules(policy, K, logits.device), said, said.stride(0), said.stride(1), logits, 0, 0, 0),
-        *(may_end if ending else logits, given, steps.seeds, steps.clock, steps.delays, said, steps.trouble),
-        *(B, V, float(policy.guidance), window, steps.room, said.shape[2] - 1),
+        *(may_end if ending else logits, given, steps.seeds, steps.clock, delays, said, steps.trouble),
+        *(B, V, float(policy.guidance), window, steps.room, said.shape[2] - 1, first),
         **{"GUIDED": groups == 2, "FORBIDDEN": False, "ENDING": ending, "INJECTED": uniforms is not None, "LOOP": True},
         **_filters(policy, window, V),
     )

@@ -62,8 +62,8 @@ class Steps:
         said = torch.full((B, K, room + max([0, *most.tolist()]) + late + 1), V, device=device)
         if before is not None:
             for k, delay in enumerate(delays):
-                known = before[:, k, -(room + delay) :]
-                said[:, k, room + delay - known.shape[1] : room + delay] = known
+                n = min(room + delay, before.shape[2])
+                said[:, k, room + delay - n : room + delay] = before[:, k, before.shape[2] - n :]
         clock = torch.zeros(2, dtype=torch.int64, device=device)
         trouble = torch.zeros(B, dtype=torch.int32, device=device)
         at = torch.tensor(delays, device=device)
@@ -73,12 +73,31 @@ class Steps:
         """Where it is written. One that all items have ended before writes into the last column, which nothing reads."""
         return min(self.room + step, self.said.shape[2] - 1)
 
+    def spoken(self, first: int, last: int) -> Tensor:
+        """Frames first … last - 1, which must be complete, without their delays: [B, K, last - first], V past an end."""
+        at = self.room + self.delays[:, None] + torch.arange(first, last, device=self.said.device)
+        return self.said.gather(2, at.expand(len(self.said), -1, -1))
+
+    def current(self, book: int) -> Tensor:
+        """[B] what a book has just been given, where `sample_step` was the last thing that was done; looks at no number."""
+        column = (self.room + self.clock[:1]).clamp(max=self.said.shape[2] - 1)
+        return self.said[:, book].index_select(1, column)[:, 0]
+
+    def before(self, n: int) -> Tensor:
+        """[B, n] the last codes of book 0 after a whole step, n <= room + 1; looks at no number."""
+        column = (self.room + self.clock[:1] - 1).clamp(max=self.said.shape[2] - 1)
+        return self.said[:, 0].index_select(1, column + torch.arange(1 - n, 1, device=column.device))
+
+    def stop(self, items: Tensor) -> None:
+        """End items [B] bool with the frame that a whole step has just said; looks at no number."""
+        self.ends.copy_(torch.minimum(self.ends, torch.where(items, self.clock[0], self.ends)))
+        self.left.copy_((self.ends + self.late - self.clock[0]).clamp(min=0))
+
     def codes(self) -> tuple[Tensor, Tensor]:
         """What has been said, without its delays: codes [B, K, T] int64, 0 after an item's end, and lengths [B]. Looks."""
         self.check()
         T = int(self.ends.max()) if len(self.ends) else 0
-        at = self.room + self.delays[:, None] + torch.arange(T, device=self.said.device)
-        codes = self.said.gather(2, at.expand(len(self.said), -1, -1))
+        codes = self.spoken(0, T)
         inside = torch.arange(T, device=self.said.device) < self.ends[:, None]
         return codes.masked_fill(~inside[:, None], 0), self.ends.clone()
 
@@ -97,25 +116,27 @@ def sample_step(
     policy: Policy,
     may_end: Tensor | None = None,
     uniforms: Tensor | None = None,
+    book: int | None = None,
     noise: Noise = PhiloxNoise(),
 ) -> None:
     """Draw the step's codes and write them into `said`; `close_step` makes it a whole step.
 
     logits: [G * B, K, W] float, W = V or V + 1; where guided G = 2, conditional rows first. may_end: [B] bool, None: all may.
     uniforms: [B, K] in (0, 1), None: of (seed, frame, book) by `noise`.
+    book: draw that one alone, by a policy of one book from logits [G * B, 1, W]; those of a step are drawn in order.
     """
-    K = len(steps.delays)
-    s, books = int(steps.clock[0]), torch.arange(K, device=logits.device)
-    frames = s - steps.delays
+    some = slice(None) if book is None else slice(book, book + 1)
+    s, books = int(steps.clock[0]), torch.arange(len(steps.delays), device=logits.device)[some]
+    frames = s - steps.delays[some]
     if uniforms is None:
         uniforms = noise.uniform(steps.seeds[:, None], Purpose.CODES, 0, frames.clamp(min=0), books)
     forbidden = None
     if logits.shape[-1] > steps.V and may_end is not None:
         forbidden = ~may_end[:, None, None] & (torch.arange(steps.V + 1, device=logits.device) == steps.V)
     column = steps.column(s)
-    history = steps.said[:, :, column - policy.repetition_window : column] if policy.penalises else None
+    history = steps.said[:, some, column - policy.repetition_window : column] if policy.penalises else None
     codes = sample_codes(guided(logits, policy.guidance), uniforms, policy, history, forbidden)
-    steps.said[:, :, column] = codes.where(frames >= 0, steps.said[:, :, column])
+    steps.said[:, some, column] = codes.where(frames >= 0, steps.said[:, some, column])
     steps.clock[1] = s + 1
 
 

@@ -3,12 +3,13 @@
 python    3.11.7, torch 2.11.0+cpu …
 cpu       2 threads, AVX512, avx512_bf16 avx512_vnni amx_int8
 system    base-en 0.4: recognizer 457b740c, …
-paths     sampling: lean · ar: 32 bits (auto: 8) …
+paths     plain (chosen by the device); sampling: lean (NumPy); ar: fp32 (8 bits with precision auto) …
 speech    2.1 s in 0.6 s (RTF 0.29); the recognizer heard every phone
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ OPTIONAL = (
 )
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
 SENTENCE = "All is well, and I can speak."
-ABOUT = {"lean": "lean (NumPy)", "kernels": "Triton kernels", "plain": "plain torch"}
 
 
 @dataclass(frozen=True)
@@ -88,19 +88,22 @@ def _gpus() -> Iterator[Finding]:
 
 def _system(system: str, device: str) -> Iterator[Finding]:
     from tts.pipeline import Synthesizer
-    from tts.sampling.fused import available
+    from tts.sampling.paths import VARIABLE, fused, path_for
 
     try:
         speaker = Synthesizer.from_pretrained(system, device, precision="auto")
         fast = speaker.parts.bits
         speaker = Synthesizer.from_pretrained(system, device)
+        path = path_for(speaker.parts.device)
     except MynahError as error:
         yield Finding("system", str(error), wrong=True)
         return
     yield Finding("system", speaker.identity)
-    sampler = "lean" if speaker.parts.device.type == "cpu" else "kernels" if available(speaker.parts.device) else "plain"
+    chosen = f"{path} ({f'set by {VARIABLE}' if os.environ.get(VARIABLE) else 'chosen by the device'})"
+    otherwise = "lean (NumPy)" if speaker.parts.device.type == "cpu" else "plain torch"
+    sampler = "Triton kernels" if fused(speaker.parts.device) else otherwise
     weights = [f"{name}: fp32 ({fast[name]} bits with precision auto)" for name in speaker.parts.bits]
-    yield Finding("paths", "; ".join((f"sampling: {ABOUT[sampler]}", *weights)))
+    yield Finding("paths", "; ".join((chosen, f"sampling: {sampler}", *weights)))
     for backend in speaker.parts.backends:
         try:
             audio = speaker.synthesize(SENTENCE, backend=backend)

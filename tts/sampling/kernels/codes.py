@@ -38,6 +38,7 @@ def sample_codes(
     window,
     room,  # the column of step 0
     last,  # the last column, where steps past the end of all items write
+    first,  # the book that is k = 0 here: where all are drawn at once it is the first
     GUIDED: tl.constexpr,
     FORBIDDEN: tl.constexpr,
     ENDING: tl.constexpr,
@@ -93,7 +94,7 @@ def sample_codes(
     if MIN_P:
         mass = tl.max(tl.where(p >= tl.load(rules + 4 * K + k).to(tl.float32) * tl.max(p, 0), sums, 0.0), 0)
     # 5. draw: the first code at which the sum exceeds u * mass
-    u = tl.load(uniforms + b * K + k) if INJECTED else uniform(tl.load(seeds + b), tl.maximum(frame, 0), k, 0, CODES)
+    u = tl.load(uniforms + b * K + k) if INJECTED else uniform(tl.load(seeds + b), tl.maximum(frame, 0), first + k, 0, CODES)
     chosen = tl.sum((sums <= u.to(tl.float64) * mass).to(tl.int32), 0)
     code = tl.sum(tl.where(rank == chosen, BLOCK - 1 - (key & 0xFFFFFFFF), 0), 0)
     code = tl.where(temperature == 0, tl.argmax(x, 0).to(tl.int64), code)
