@@ -18,7 +18,9 @@ from speaking import generating, synthesizer
 from torch import Tensor
 
 from tts.decoding import captured
-from tts.sampling import fused, reference
+from tts.decoding.autoregressive import Task
+from tts.decoding.scores import Scores
+from tts.sampling import fused, paths, reference
 from tts.sampling import steps as plain
 from tts.sampling.policy import Policy
 from tts.sampling.steps import Steps
@@ -116,7 +118,7 @@ def kernels(device: Device, K: int = 8, V: int = 1024, T: int = 1000) -> list[Ro
 
 def sampling(logits: Tensor, table: Tensor, policy: Policy, K: int, V: int) -> Callable[[], Any]:
     """Both launches, again and again: a loop that has run out of columns writes into its last."""
-    module: Any = fused if fused.available(logits.device) else plain
+    module: Any = fused if paths.available(logits.device) else plain
     state = started(1, K, V, logits.device, policy.repetition_window)
 
     def work() -> None:
@@ -155,8 +157,8 @@ def model(device: Device, sizes: dict[str, Any] = HUGE, batches: tuple[int, ...]
         what = f"step of a language model of {parameters / 1e6:.0f} M in bf16, {SEEN} positions, batch {B}"
         goal = Goal(0.4, FLOOR) if B == 1 else None  # 40 % of the bandwidth
         rows.append(device.row(what, "ms", {"ours": graphed(stepping(network, B, SEEN))}, floor, goal))
-    what = f"the same, batch 1, by the decoder's own loop from its start to the end of {steps_of(SEEN)} steps"
-    return [*rows, device.row(what, "ms", {"ours": looping(network, SEEN)}, each=steps_of(SEEN))]
+    what = f"the same, batch 1, by the decoder's own loop from its start to the end of {SEEN} steps"
+    return [*rows, device.row(what, "ms", {"ours": looping(network, SEEN)}, each=SEEN)]
 
 
 def language_model(device: str, sizes: dict[str, Any]) -> Any:
@@ -171,7 +173,7 @@ def stepping(network: Any, B: int, seen: int) -> Callable[[], Any]:
     from tts.nn.stepping import Stepper
 
     table, config = network.codes.table.weight, network.config
-    module: Any = fused if fused.available(table.device) else plain
+    module: Any = fused if paths.available(table.device) else plain
     cache = network.trunk.cache(B, seen)
     stepper, policy = Stepper(network.trunk, cache), Policy(top_k=250)
     state = started(B, config.codebooks, config.size, table.device)
@@ -188,30 +190,14 @@ def stepping(network: Any, B: int, seen: int) -> Callable[[], Any]:
     return work
 
 
-def steps_of(seen: int) -> int:
-    """So many steps, and those too many that the loop may take, have room among the positions."""
-    return seen - captured.LOOK - 8
-
-
 def looping(network: Any, seen: int) -> Callable[[], Any]:
-    """A whole item of the decoder's loop, which captures its own graph."""
-    from tts.nn.stepping import Stepper
-
+    """A whole item of the decoder's loop, which captures its own graph: one that fills so many positions."""
     table, config = network.codes.table.weight, network.config
-    stepper = Stepper(network.trunk, network.trunk.cache(1, seen))
-    scores = table.new_zeros(1, config.codebooks, config.size)
-    first, most = torch.zeros(1, dtype=torch.int64, device=table.device), steps_of(seen) - config.codebooks + 1
-    seeds, delays = torch.ones_like(first), tuple(range(config.codebooks))
-
-    def network_step(x: Tensor, where: Tensor) -> Tensor:
-        scores: Tensor = network.head(stepper.at(x, where, seen))
-        return scores
-
-    def work() -> tuple[Tensor, Tensor]:
-        state = Steps.start(seeds, torch.full_like(first, most), delays, config.size)
-        return captured.run(network_step, scores, first, table, state, Policy(top_k=250))
-
-    return work
+    cache, delays = network.trunk.cache(1, seen), tuple(range(config.codebooks))
+    zeros = torch.zeros(1, config.codebooks, config.size, device=table.device)
+    first = torch.zeros(1, dtype=torch.int64, device=table.device)
+    task = Task(first + 1, first + seen - max(delays), Policy(top_k=250), delays)
+    return lambda: list(captured.run(network, Scores(zeros, zeros), cache, task))
 
 
 def transformer(device: Device, depth: int = 22, frames: int = 940, heads: int = 16) -> list[Row]:

@@ -11,6 +11,7 @@ from tts.backends.ar.draw import ARDraw, ARDrawConfig, draw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.model import ARBackend, invert
 from tts.backends.ar.rows import begin, make_row
+from tts.decoding import autoregressive, captured
 from tts.decoding.autoregressive import decode, gather
 from tts.errors import FitError, PromptError, SettingsError, TextError
 from tts.frames import Frames, Plan, Prompt, Tokens, Utterance
@@ -93,6 +94,26 @@ def test_a_row_alone_and_in_company_has_the_same_codes(config: ARConfig, guidanc
     for b in range(3):
         alone = model.generate(utterance([b], config), settings)
         assert torch.equal(alone.data[0], together.data[b, :, : int(alone.lengths[0])])
+
+
+@every
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_captured_steps_say_what_the_decoder_says(config: ARConfig, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU nothing is captured, but the steps are those of the graph: positions, text and clock in tensors."""
+    model, settings = backend(config), ARSettings(guidance=guidance)
+    asked = utterance([0, 1, 2], config)
+    want = model.generate(asked, settings)
+    rows = [make_row(config, asked, b, torch.device("cpu")) for b in range(3)]
+    network, scores, cache, task = begin(model.network, rows, settings, model.noise)
+    assert captured.can(network, task)
+    codes, lengths = gather(captured.run(network, scores, cache, task), 3, 3, V)  # rows of unequal prompts
+    assert torch.equal(codes, want.data) and torch.equal(lengths, want.lengths)
+    monkeypatch.setenv("MYNAH_PATH", "graph")
+    monkeypatch.setattr(autoregressive, "decode", None)
+    got = model.generate(asked, settings)
+    assert torch.equal(got.data, want.data) and torch.equal(got.lengths, want.lengths)
+    streamed = list(model.stream(asked, settings))
+    assert torch.equal(torch.cat([frame.data for frame in streamed], 2), want.data)
 
 
 @every

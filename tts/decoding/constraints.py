@@ -102,6 +102,21 @@ class MonotonicPointer:
         """[B] the most frames that an item can last."""
         return (self.most * self._spoken).sum(1)
 
+    @cached_property
+    def fixed(self) -> bool:
+        """Whether it is a plan kept to the frame, so that nobody has a say in when it advances."""
+        return torch.equal(self.least, self.most)
+
+    def ahead(self, T: int) -> Position:
+        """Of a plan, the positions of frames 0 … T - 1 at once: [B, T] each."""
+        assert self.fixed, "only a plan knows what comes"
+        lasts = self.most * self._spoken
+        ends = lasts.cumsum(1)
+        t = torch.arange(T, device=ends.device).expand(len(ends), T).contiguous()
+        last = (ends < ends[:, -1:]).sum(1, keepdim=True)  # the last phone that is spoken
+        phone = torch.minimum(torch.searchsorted(ends, t, right=True), last)
+        return Position(phone, t - (ends - lasts).gather(1, phone), t >= ends[:, -1:])
+
     def start(self) -> Position:
         B = len(self.lengths)
         before = self.lengths.new_full((B,), -1)

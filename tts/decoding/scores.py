@@ -10,9 +10,9 @@ can say it (their logits there are -inf).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -66,6 +66,31 @@ class TokenScorer(Protocol):
             text: [R, C], what is to be spoken at the step that is asked for, or None where the text is in the cache.
             cache: changed in place, by one position in each row.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """The steps of a TokenScorer from one cache on, with all that changes in tensors: what tts/decoding/captured.py captures.
+
+    step: the vectors of a step [R, D] at positions [R] int64 to what the scorer says of the next: logits [R, K, W] float32, or
+        where there is a DepthScorer hidden [R, D]. It looks at no number, and past the cache's room it stays at the last place.
+    where: [R] int64, the position of the step that comes next.
+    table, join: of the codes, see `embed_step` of tts/sampling/steps.py.
+    """
+
+    step: Callable[[Tensor, Tensor], Tensor]
+    where: Tensor
+    table: Tensor
+    join: Callable[[Tensor], Tensor] | None = None
+
+
+@runtime_checkable
+class SteppingScorer(TokenScorer, Protocol):
+    """A TokenScorer whose steps can be captured."""
+
+    def stepping(self, cache: Any) -> Stepping:
+        """The steps that follow what is in the cache, which they fill; what it says of lengths stays as it was."""
         ...
 
 

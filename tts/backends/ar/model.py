@@ -15,7 +15,8 @@ from tts.backends.ar.draw import ARDraw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.network import ARNetwork, Text
 from tts.backends.ar.rows import begin, make_row, whole
-from tts.decoding.autoregressive import decode, gather
+from tts.decoding.autoregressive import gather
+from tts.decoding.captured import decode
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.quantize import quantize
@@ -106,7 +107,7 @@ class ARBackend(nn.Module):
             PromptError, TextError: they are longer than the model's context.
         """
         steps = self._speak(utterance, ARSettings.of(settings))
-        device = self.network.text_in.weight.device
+        device = self.network.codes.table.weight.device
         data, lengths = gather(steps, len(utterance.seeds), self.config.codebooks, self.config.size, device)
         return Frames(data, lengths, self.emits)
 
@@ -151,7 +152,7 @@ class ARBackend(nn.Module):
     def _speak(self, utterance: Utterance, settings: ARSettings) -> Iterator[Tensor]:
         """Frame after frame [B, K], V for rows that have ended."""
         self._check(utterance)
-        device = self.network.text_in.weight.device
+        device = self.network.codes.table.weight.device
         rows = [make_row(self.config, utterance, b, device) for b in range(len(utterance.seeds))]
         batches = [[row] for row in rows] if device.type == "cpu" else [rows]
         speaking = [decode(*begin(self.network, batch, settings, self.noise)) for batch in batches if batch]

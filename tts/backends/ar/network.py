@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from tts.backends.ar.config import ARConfig
 from tts.backends.ar.heads import DelayHead, DepthHead
-from tts.decoding.scores import DepthScorer, Scores
+from tts.decoding.scores import DepthScorer, Scores, Stepping
 from tts.nn.codes import CodeEmbedding, Voice
 from tts.nn.conv import blank
 from tts.nn.decoder import Decoder
 from tts.nn.kv_cache import KVCache, Memory
-from tts.nn.stepping import step
+from tts.nn.stepping import Stepper, step
 from tts.nn.text import TextEncoder
 from tts.nn.time_embedding import position_table
 
@@ -37,7 +37,7 @@ class Text:
 
 
 class ARNetwork(nn.Module):
-    """A TokenScorer (tts/decoding/scores.py), and the same over whole rows for training and prompts."""
+    """A SteppingScorer (tts/decoding/scores.py), and the same over whole rows for training and prompts."""
 
     def __init__(self, config: ARConfig) -> None:
         super().__init__()
@@ -158,6 +158,21 @@ class ARNetwork(nn.Module):
         hidden = step(self.trunk, x, cache)
         cache.advance(1)
         return self.score(hidden)
+
+    def stepping(self, cache: KVCache) -> Stepping:
+        """As a SteppingScorer: `step` without its codes' vectors, and without the log-odds of moving on."""
+        stepper, room = Stepper(self.trunk, cache), cache.capacity
+        places = self.get_buffer("places") if self.config.positions == "sinusoidal" else None
+
+        def next_step(x: Tensor, where: Tensor) -> Tensor:
+            where = where.clamp(max=room - 1)
+            if places is not None:
+                x = x + places[where.clamp(max=len(places) - 1)]
+            hidden = stepper.at(x, where, room)
+            return hidden if isinstance(self.head, DepthHead) else self.head(hidden).float()
+
+        where = torch.tensor(cache.lengths, device=cache.k.device)
+        return Stepping(next_step, where, self.codes.table.weight, self.codes.join)
 
     def score(self, hidden: Tensor) -> Scores:
         """Hidden states [R, D] to scores."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from tts.backends.ar.config import ARConfig, ARSettings
 from tts.backends.ar.network import ARNetwork, Text
 from tts.decoding.autoregressive import Task
 from tts.decoding.constraints import Loops, MonotonicPointer, Position
-from tts.decoding.scores import DepthScorer, Scores
+from tts.decoding.scores import DepthScorer, Scores, Stepping
 from tts.errors import PromptError, TextError
 from tts.frames import Plan, Utterance
 from tts.interfaces import Noise
@@ -55,6 +55,10 @@ class Told:
 
     def step(self, codes: Tensor, text: Tensor | None, cache: KVCache) -> Scores:
         return self.network.step(codes, self.told, cache)
+
+    def stepping(self, cache: KVCache) -> Stepping:
+        steps = self.network.stepping(cache)
+        return replace(steps, step=lambda x, where: steps.step(x + self.told, where))
 
 
 def make_row(config: ARConfig, utterance: Utterance, b: int, device: torch.device) -> Row:
@@ -105,13 +109,13 @@ def begin(
     planned = _stack([row.planned for row in rows])  # [B, L] where text is aligned
 
     def place(position: Position) -> Tensor:
-        token = torch.where(position.done, L, before + position.phone)
+        """What is told at positions [B] or [B, N], of twice the rows with guidance."""
+        phone, stayed, done = (x.view(B, -1) for x in (position.phone, position.stayed, position.done))
+        token = torch.where(done, L, before[:, None] + phone)
         left = None
         if settings.pointer == "plan":
-            left = (planned.gather(1, position.phone[:, None]) - 1 - position.stayed[:, None]).masked_fill(
-                position.done[:, None], -1
-            )
-        told = voice + network.place_text(text, token[:, None], position.stayed[:, None], left)[:, 0]
+            left = (planned.gather(1, phone) - 1 - stayed).masked_fill(done, -1)
+        told = (voice[:, None] + network.place_text(text, token, stayed, left)).view(*position.phone.shape, -1)
         return told if settings.guidance == 1 else torch.cat((told, torch.zeros_like(told)))
 
     # 3. the steps of the prompts, and the one that asks for the first frame
