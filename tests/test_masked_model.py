@@ -76,6 +76,24 @@ def nothing_random(book: int, given: list[int], lengths: Tensor) -> MaskedDraw:
 
 
 @every
+@pytest.mark.parametrize("settings", [MaskedSettings(), MaskedSettings(guidance=1.0)])
+def test_passes_of_a_bucket_say_the_same_codes(config: MaskedConfig, settings: MaskedSettings, monkeypatch) -> None:
+    """On a CPU nothing is captured, but all is filled up as for a graph; alone, and in a batch as on a GPU."""
+    model, asked = backend(config), utterance([0, 1, 2], config)
+    want = model.generate(asked, settings)
+    monkeypatch.setenv("MYNAH_PATH", "graph")
+    assert torch.equal(model.generate(asked, settings).data, want.data)
+    rows = [make_row(config, asked, b, 0, torch.device("cpu")) for b in range(3)]
+    with torch.no_grad():
+        together = model._speak(rows, settings, None, None)
+    assert torch.equal(together.codes, want.data)
+    wide = 1 if config.reach is None else 2  # graphs of one shape: books above 0 may look near alone
+    assert len(model.graphs.held) == 2 * wide
+    model.double()
+    assert not model.graphs.held  # their weights have moved
+
+
+@every
 def test_it_is_a_backend_that_can_be_trained(config: MaskedConfig) -> None:
     model = backend(config)
     assert isinstance(model, Backend) and isinstance(model, Trainable)

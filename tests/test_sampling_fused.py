@@ -12,10 +12,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tts.decoding import captured
+from tts.decoding.autoregressive import Task, gather
 from tts.decoding.commit import ByConfidence, Candidates
-from tts.decoding.masked import draw
+from tts.decoding.masked import decode_masked, draw
 from tts.errors import CheckpointError, MissingPackageError, SettingsError, ShapeError
-from tts.sampling import fused, lean, reference, speculative, steps
+from tts.sampling import fused, lean, paths, reference, speculative, steps
 from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
 
@@ -109,8 +111,8 @@ def begin(
 
 
 @everywhere
-@pytest.mark.parametrize(("before", "delays"), [(True, (0, 1)), (False, (0, 0))])
-def test_a_loop_of_fused_steps_is_the_loop_of_plain_ones(device, before, delays):
+@pytest.mark.parametrize(("before", "delays", "one_by_one"), [(True, (0, 1), False), (False, (0, 0), True)])
+def test_a_loop_of_fused_steps_is_the_loop_of_plain_ones(device, before, delays, one_by_one):
     """Guidance, penalty, delays, prompt, end of speech, countdown, noise by seed: everything that a step keeps."""
     K, V, D = 2, 17, 20
     policy = Policy(guidance=2.0, repetition_penalty=1.5, repetition_window=3, temperature=0.9, top_k=8)
@@ -121,8 +123,12 @@ def test_a_loop_of_fused_steps_is_the_loop_of_plain_ones(device, before, delays)
         x[:, 1:, V] = -torch.inf  # no book but the first can end
         x[2:, 0, V] -= 5 * s  # guidance makes it likelier and likelier
         may = torch.tensor([s > 1, True])
-        fused.sample_step(x.to(device), ours, policy, may.to(device))
-        steps.sample_step(x, theirs, policy, may)
+        for book in range(K) if one_by_one else [None]:
+            of = slice(None) if book is None else slice(book, book + 1)
+            fused.sample_step(x[:, of].to(device), ours, policy, may.to(device), book=book)
+            steps.sample_step(x[:, of], theirs, policy, may, book=book)
+            if book is not None:
+                assert torch.equal(ours.current(book).cpu(), theirs.said[:, book, theirs.column(s)])
         vectors = fused.embed_step(table.to(device), ours, 2), steps.embed_step(table, theirs, 2)
         assert torch.allclose(vectors[0].cpu(), vectors[1], atol=1e-5)
         for name in ("said", "ends", "left", "clock", "trouble"):
@@ -235,6 +241,35 @@ def test_flow_step_is_guidance_and_the_solvers_update(device, guidance, dtype):
     assert (off <= (1e-6 if dtype == torch.float32 else 0.02)).all()
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="toys live on the CPU; backends are compared on a GPU in tests/test_gpu.py")
+@pytest.mark.parametrize("depth", [False, True])
+def test_steps_by_kernels_say_what_the_decoder_says(depth, monkeypatch):
+    from test_decoding_captured import K, Toy, V
+
+    toy, policy = Toy("cpu", depth=depth), Policy(guidance=1.5, repetition_penalty=1.3, temperature=0.9, top_k=6)
+    task = Task(torch.tensor([5]), torch.tensor([3]), policy, (0, 0, 0) if depth else (0, 1, 1))
+    said = []
+    monkeypatch.setattr(captured, "LOOK", 4)
+    for path in ("plain", "graph"):
+        monkeypatch.setenv("MYNAH_PATH", path)
+        cache, first = toy.begin(2)
+        said.append(gather(captured.decode(toy, first, cache, task), 1, K, V))
+    assert torch.equal(said[0][0], said[1][0]) and said[0][0].shape == (1, K, 3)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="toys live on the CPU; backends are compared on a GPU in tests/test_gpu.py")
+def test_masked_passes_by_kernels_say_what_the_decoder_says(monkeypatch):
+    from test_decoding_masked import Oracle, all_masked, task
+
+    asked = task(all_masked(2, 2, 5, 20), (3, 1), Policy(temperature=0.8, min_p=0.05), torch.tensor([5, 3]))
+    asked = replace(asked, commit=ByConfidence(1.0))
+    said = []
+    for path in ("plain", "fused"):
+        monkeypatch.setenv("MYNAH_PATH", path)
+        said.append(decode_masked(Oracle(2, 20), torch.tensor([[1, 5], [1, 3]]), asked))
+    assert torch.equal(said[0].codes, said[1].codes) and torch.equal(said[0].passes, said[1].passes)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(INTERPRETED or not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_replayed_graph_draws_new_codes_and_the_same_as_without_a_graph():
@@ -278,12 +313,14 @@ def test_at_full_size_at_most_one_code_in_ten_thousand_differs(dtype):
 
 def test_a_cpu_draws_by_the_lean_sampler():
     assert fused.samplers_for("cpu") == (lean.sample_codes, lean.guided)
-    assert not fused.available("cpu")
+    assert not paths.available("cpu")
 
 
 def test_without_triton_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(fused, "find_spec", lambda name: None)
-    assert not fused.available("cuda")
+    for module in (fused, paths):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert not paths.available("cuda")
+    assert fused.samplers_for("cuda") == (reference.sample_codes, reference.guided)
     with pytest.raises(MissingPackageError, match="pip install triton"):
         fused.flow_step(torch.zeros(1, 2), torch.zeros(1, 2), 0.1)
 

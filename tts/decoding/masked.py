@@ -28,11 +28,14 @@ from tts.decoding.schedules import Passes, counts, guidances, temperatures
 from tts.decoding.scores import MaskPredictor
 from tts.errors import CheckpointError, SettingsError, ShapeError
 from tts.interfaces import Noise
+from tts.sampling import fused, paths
 from tts.sampling.philox import PhiloxNoise, Purpose
 from tts.sampling.policy import Policy
 
 FLOOR = -80.0  # of logarithms, the likeliest code's being 0: what is too little to be drawn, and yet no denormal, which is slow
 CACHED = 256  # cells that a CPU draws at once: their tables stay in its cache, and need no fresh pages of memory
+
+DAMAGED = "no code can be drawn for a masked cell: its scores hold NaN or infinity, or allow nothing; the weights are damaged"
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,9 @@ def decode_masked(predictor: MaskPredictor, given: Any, task: MaskedTask) -> Dec
         raise ShapeError(f"codes must lie in 0..V, V for masked cells, with V = {predictor.sizes}")
     for k, V in enumerate(predictor.sizes):
         masked = (codes[:, k] == V) & inside
+        if _kernels_can(task):
+            passes += _fill(predictor, given, task, codes, masked, k)
+            continue
         plan = _plan(task, k, task.commit.units(masked).sum(1).tolist(), device)
         step, S = torch.zeros_like(passes), plan.stay.shape[1]
         chances, ranks = (_Chances(task, purpose, k, S) for purpose in (Purpose.MASKED, Purpose.COMMIT))
@@ -151,6 +157,46 @@ def decode_masked(predictor: MaskPredictor, given: Any, task: MaskedTask) -> Dec
             codes[:, k] = said.where(kept, codes[:, k])
             masked, step, passes = masked & ~kept, step + 1, passes + busy
     return Decoded(codes.masked_fill(~inside[:, None], 0), passes)
+
+
+def _kernels_can(task: MaskedTask) -> bool:
+    """Whether `fused.mask_step` does all that this task wants done after the network."""
+    plain = task.rescoring is None and task.watch is None and type(task.noise) is PhiloxNoise
+    return plain and type(task.commit) is ByConfidence and paths.fused(task.codes.device)
+
+
+def _fill(predictor: MaskPredictor, given: Any, task: MaskedTask, codes: Tensor, masked: Tensor, k: int) -> Tensor:
+    """Book k by kernels, `codes` and `masked` in place; says how many passes each item took [B].
+
+    By confidence a pass leaves exactly as many cells as its schedule says, so that the host knows all passes before the first.
+    """
+    assert isinstance(task.commit, ByConfidence)
+    waiting = masked.sum(1).cpu()  # the one thing that is waited for
+    plan, passes = _plan(task, k, waiting.tolist(), waiting.device), torch.zeros_like(waiting)
+    step, taken = torch.zeros_like(waiting), []
+    while bool((waiting > 0).any()):
+        step = plan.next(step, waiting)
+        taken.append(step)
+        passes, waiting, step = passes + (waiting > 0), torch.minimum(waiting, plan.of(plan.stay, step)), step + 1
+    if not taken:
+        return passes.to(codes.device)
+    steps, device = torch.stack(taken, 1), codes.device  # [B, passes]
+    plan = _Plan(*(x.gather(1, steps).to(device) for x in (plan.stay, plan.left, plan.temperature, plan.guidance)))
+    steps, damaged = steps.to(device), []
+    for n in range(steps.shape[1]):
+        hidden = _hidden(predictor, codes, k, given, plan, torch.full_like(task.seeds, n), task)
+        _, _, trouble = fused.mask_step(
+            *(predictor.logits(hidden, k), codes[:, k], masked, plan.stay[:, n], task.seeds, k, steps[:, n]),
+            task.policy.book(k),
+            left=plan.left[:, n],
+            temperature=plan.temperature[:, n],
+            noise=task.commit.noise,
+            tempered=task.tempered,
+        )
+        damaged.append(trouble)
+    if bool(torch.stack(damaged).any()):
+        raise CheckpointError(DAMAGED)
+    return passes.to(device)
 
 
 @dataclass(frozen=True)
@@ -278,9 +324,7 @@ def draw(
     sums = rows.sum(-1).cumsum(-1)
     mass = sums[:, -1]
     if not bool((mass > 0).all()):
-        raise CheckpointError(
-            "no code can be drawn for a masked cell: its scores hold NaN or infinity, or allow nothing; the weights are damaged"
-        )
+        raise CheckpointError(DAMAGED)
     i = _first_above(sums, uniforms * mass)
     rest = uniforms * mass - torch.nn.functional.pad(sums, (1, 0)).gather(1, i)[:, 0]
     within = rows.gather(1, i[..., None].expand(-1, -1, row))[:, 0].cumsum(-1)

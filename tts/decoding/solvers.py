@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tts.interfaces import VelocityField
+from tts.sampling.reference import flow_step
 
 # Empirically pruned steps, in units of 1/32 (Zheng et al. 2025, "Accelerating Flow-Matching-Based Text-to-Speech via
 # Empirically Pruned Step Sampling", arXiv:2505.19931): early steps are kept, late ones thinned out.
@@ -44,6 +45,22 @@ def euler(field: VelocityField, x: Tensor, times: Tensor) -> Tensor:
     """x(0) [B, ...] to x(1) in len(times) - 1 calls of the field, which is given t as [B]."""
     for t, end in pairwise(times):
         x = x + (end - t).item() * field(x, _rows(t, x))
+    return x
+
+
+def guided_euler(
+    field: VelocityField,
+    x: Tensor,
+    times: Tensor,
+    scale: float,
+    advance: Callable[[Tensor, Tensor, float, float], Tensor] = flow_step,
+) -> Tensor:
+    """`euler`, the field saying velocities of both groups [2B, ...] where scale is not 1: they are mixed as x is carried on.
+
+    advance: `flow_step` of tts/sampling/reference.py, or its kernel.
+    """
+    for t, end in pairwise(times):
+        x = advance(x, field(x, _rows(t, x)), (end - t).item(), scale)
     return x
 
 

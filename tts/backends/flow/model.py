@@ -10,7 +10,7 @@ With `patch` p, each position of the network is p frames; what is left of the la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,13 +24,15 @@ from tts.backends.flow.dit import DiT, Modulation
 from tts.backends.flow.path import FlowDraw, point, velocity
 from tts.backends.flow.rows import Row, make_row, normalise, stack_rows
 from tts.backends.flow.text import TextEncoder, TextLayout, lay_aligned, lay_plain
+from tts.decoding.graphs import Graphs, fill_up
 from tts.decoding.guidance import merge_groups, stack_groups
-from tts.decoding.solvers import SOLVERS, pruned_grid, sway, visited_times
+from tts.decoding.solvers import SOLVERS, guided_euler, pruned_grid, sway, visited_times
 from tts.errors import FitError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.conv import ConvNeXtV2Block, blank
 from tts.nn.quantize import has_bfloat16, quantize
 from tts.nn.speaker import SpeakerConfig, SpeakerEncoder
+from tts.sampling import fused, paths
 from tts.sampling.philox import PhiloxNoise
 
 
@@ -116,6 +118,7 @@ class FlowBackend(nn.Module):
         self.statistics = PromptStatistics(config.mel.bands, config.dim) if config.prompt_statistics else None
         self.speaker = SpeakerVoice(config.speaker, config.dim) if config.speaker is not None else None
         self.prior = Prior(config) if config.prior else None
+        self.graphs = Graphs(self.dit)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -178,7 +181,7 @@ class FlowBackend(nn.Module):
         settings = FlowSettings.of(settings)
         self._check(utterance)
         assert utterance.plan is not None
-        device = self.dit.out.weight.device
+        device = self.text.table.weight.device
         rows = [make_row(self.config, utterance, b, self.noise, device) for b in range(len(utterance.seeds))]
         batches = [[row] for row in rows] if device.type == "cpu" else [rows]
         mels = [mel for batch in batches for mel in self._solve(batch, settings)]
@@ -187,6 +190,10 @@ class FlowBackend(nn.Module):
         for b, mel in enumerate(mels):
             data[b, :, : mel.shape[-1]] = mel
         return Frames(data, lengths.to(device), self.emits)
+
+    def _apply(self, *given: Any, **options: Any) -> Any:
+        self.graphs.clear()  # weights that are moved leave them behind
+        return super()._apply(*given, **options)
 
     def shrink(self, bits: int | None) -> int:
         """Weights of the transformer's products in 16 or 32 bits, for inference on a CPU; returns which.
@@ -228,15 +235,35 @@ class FlowBackend(nn.Module):
         solve, grid = SOLVERS[settings.solver], sway(pruned_grid(settings.steps), settings.sway)
         modulations = iter(self._modulations(visited_times(solve, grid).to(x.device), given.voice))
 
-        def field(x: Tensor, t: Tensor) -> Tensor:
-            v = self.dit(rows_of(x), next(modulations), given.condition, given.mask)
-            return merge_groups(v, scale) * inside  # zero in padding, as in training
+        network = self._network(given, x.shape[1])
 
-        x = solve(field, x, grid)
+        def field(x: Tensor, t: Tensor) -> Tensor:
+            return merge_groups(network(rows_of(x), next(modulations)), scale) * inside  # zero in padding, as in training
+
+        def both(x: Tensor, t: Tensor) -> Tensor:
+            return network(rows_of(x), next(modulations)) * rows_of(inside)
+
+        if settings.solver == "euler" and paths.fused(x.device):
+            x = guided_euler(both, x, grid, scale, fused.flow_step)
+        else:
+            x = solve(field, x, grid)
         mel = torch.where(known[:, None], cond, self._unfold(x, T))  # frames that were given stay as they were
         # 3. the target alone
         mel = mel * self.config.mel_std + self.config.mel_mean
         return [mel[b, :, row.n_prompt : row.n_frames] for b, row in enumerate(rows)]
+
+    def _network(self, given: Given, N: int) -> Callable[[Tensor, Modulation], Tensor]:
+        """Velocities of x [B, N, width]: by the transformer as it is, or where the path says so by a graph of N's bucket.
+
+        Time experts ask which of them are needed, which a graph cannot.
+        """
+        condition, mask = given.condition, given.mask
+        if paths.path_for(condition.device) != "graph" or self.config.time_experts != 1:
+            return lambda x, modulation: self.dit(x, modulation, condition, mask)
+        if mask is None:
+            mask = torch.ones(condition.shape[:2], dtype=torch.bool, device=condition.device)
+        condition, mask = fill_up(condition, 1), fill_up(mask, 1)
+        return lambda x, modulation: self.graphs(fill_up(x, 1), modulation, condition, mask)[:, :N]
 
     def _modulations(self, times: Tensor, voice: Tensor | None) -> list[Modulation]:
         """Those of each of the times [S], all at once; without a voice, one row serves every row."""

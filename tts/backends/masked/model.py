@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from tts.backends.masked.config import MaskedConfig, MaskedSettings
 from tts.backends.masked.draw import MaskedDraw
+from tts.backends.masked.graphed import Graphed, fill
 from tts.backends.masked.network import Given, MaskedNetwork, Text
 from tts.backends.masked.rows import Row, give, make_row
 from tts.decoding.commit import AtRandom, ByConfidence, BySpan, Candidates, CommitFilter, CommitPolicy, Learned
+from tts.decoding.graphs import Graphs
 from tts.decoding.masked import Decoded, MaskedTask, Rescoring, decode_masked
 from tts.errors import FitError, SettingsError
 from tts.frames import Frames, Utterance, check_fit, check_utterance, frame_mask
 from tts.nn.quantize import has_bfloat16, quantize
+from tts.sampling.paths import path_for
 from tts.sampling.philox import PhiloxNoise
 
 
@@ -37,6 +40,7 @@ class MaskedBackend(nn.Module):
         self.noise = noise if noise is not None else PhiloxNoise()
         self.network = MaskedNetwork(config)
         self.filter = CommitFilter(config.filter) if config.filter is not None else None
+        self.graphs = Graphs(self.network.look)
 
     # ------------------------------------------------------------------------------------------------- training
 
@@ -146,6 +150,8 @@ class MaskedBackend(nn.Module):
             watch=watch,
             noise=self.noise,
         )
+        if path_for(cells.device) == "graph":
+            return decode_masked(Graphed(self.network, self.graphs, given.prompt), fill(given), task)
         return decode_masked(self.network, given, task)
 
     def _commit(self, settings: MaskedSettings) -> CommitPolicy:
@@ -161,6 +167,10 @@ class MaskedBackend(nn.Module):
         if self.filter is None:
             raise SettingsError('this model has no filter to commit by what is "learned"; choose "confidence" or "span"')
         return Learned(self.filter, self.filter.config.block, settings.threshold, by_confidence)
+
+    def _apply(self, *given: Any, **options: Any) -> Any:
+        self.graphs.clear()  # weights that are moved leave them behind
+        return super()._apply(*given, **options)
 
     def shrink(self, bits: int | None) -> int:
         """Weights of the transformer's products in 16 or 32 bits, for inference on a CPU; returns which.

@@ -144,6 +144,11 @@ class MaskedNetwork(nn.Module):
 
     def forward(self, codes: Tensor, book: Tensor, t: Tensor, given: Given) -> Tensor:
         """codes [R, K, T], book [R] int64, t [R] to what the heads read, [R, T, D]; see `hidden`."""
+        whole = bool(given.real.all()) and (given.prefix is None or bool(given.prefix.known.all()))
+        return self.look(codes, book, t, given, whole, self.config.reach is not None and bool((book > 0).any()))
+
+    def look(self, codes: Tensor, book: Tensor, t: Tensor, given: Given, whole: bool, near: bool) -> Tensor:
+        """`forward` where it is known whether all positions are real, and whether a row looks only near: asks for no number."""
         T = codes.shape[2]
         real = given.real
         x = self.codes(torch.cat((given.prompt, codes), 2).transpose(1, 2))  # [R, N, D]
@@ -155,15 +160,15 @@ class MaskedNetwork(nn.Module):
         if given.prefix is not None:
             x = torch.cat((given.prefix.vectors.to(x.dtype), x), 1)  # [R, L + N, D]
             real = torch.cat((given.prefix.known, real), 1)
-        whole = bool(real.all())
         where = torch.arange(x.shape[1], device=x.device)[None] if whole else (real.cumsum(1) - 1).clamp(min=0)
         if self.config.positions == "sinusoidal":
             x = x + self.get_buffer("places")[where].to(x.dtype)
         mask = None if whole else real[:, None, None]
-        if self.config.reach is not None and bool((book > 0).any()):
-            near = (where[:, :, None] - where[:, None]).abs() <= self.config.reach  # [R or 1, N, N]
-            near = near[:, None] | (book == 0)[:, None, None, None]
-            mask = near if mask is None else near & mask
+        if near:
+            assert self.config.reach is not None
+            seen = (where[:, :, None] - where[:, None]).abs() <= self.config.reach  # [R or 1, N, N]
+            seen = seen[:, None] | (book == 0)[:, None, None, None]
+            mask = seen if mask is None else seen & mask
             if not whole:  # padding that sees nothing would be NaN
                 mask = mask | torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         hidden = self.transformer(x, t, None if whole else where, mask, given.memory)

@@ -39,7 +39,12 @@ def make_row(config: MaskedConfig, utterance: Utterance, b: int, given_books: in
     if utterance.content is not None:
         ids = utterance.content.data[b, :, : int(utterance.content.lengths[b])].T.to(device)
         return Row(
-            prompt, *_cells(config, utterance, b, T, given_books, device), ids, _all(ids), _none(device), _seed(utterance, b)
+            prompt,
+            *_cells(config, utterance, b, T, given_books, device),
+            ids,
+            _all(ids),
+            _none(device),
+            _seed(utterance, b).to(device),
         )
     ids = utterance.tokens.ids[b, : int(utterance.tokens.lengths[b])].to(device)
     token_frames = _none(device)
