@@ -69,6 +69,23 @@ def test_what_does_not_exist_is_a_typed_error(given, says):
         quantize(nn.Linear(4, 4), **given)
 
 
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("name", ["ar", "flow", "masked"])
+def test_a_whole_backend_can_be_small(bits, name, tiny_folder, monkeypatch):
+    from tts.frames import Plan, Tokens, Utterance
+    from tts.pipeline import Synthesizer
+
+    monkeypatch.setattr(module, "LEAST", 0)
+    model = Synthesizer.from_pretrained(tiny_folder).parts.backends[name]
+    tokens = Tokens.of([[1, 40, 7]], model.table)
+    asked = Utterance(tokens, torch.tensor([3]), plan=Plan(torch.tensor([1.0]), torch.tensor([[0.3, 0.3, 0.4]])))
+    want = model.generate(asked, None)
+    got = quantize(model, bits).generate(asked, None)
+    assert got.data.shape == want.data.shape
+    if name == "flow":  # random weights, of which all but one layer's are small now
+        assert 0 < float((got.data - want.data).norm() / want.data.norm()) < 0.5
+
+
 def test_a_system_has_the_precision_that_is_asked_for_and_says_so(tiny_folder, monkeypatch):
     from tts.pipeline import Synthesizer
 

@@ -99,7 +99,7 @@ class Eight(Small):
         if len(flat) > FEW:
             return F.linear(x, self.weight.float() * self.scales.float()[:, None], self.bias)
         y = torch._weight_int8pack_mm(flat.bfloat16(), self.weight, self.scales).float()
-        return _plus(y.view(*x.shape[:-1], -1), self.bias)
+        return _plus(y.view(*x.shape[:-1], self.out_features), self.bias)
 
 
 class EightByEight(Small):
@@ -130,7 +130,7 @@ class Four(Small):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1]).bfloat16()
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(flat, self.packed, self.group, self.scales).float()
-        return _plus(y.view(*x.shape[:-1], -1), self.bias)
+        return _plus(y.view(*x.shape[:-1], self.out_features), self.bias)
 
 
 def pack_four(w: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:

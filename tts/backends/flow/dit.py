@@ -96,6 +96,21 @@ class DiTBlock(nn.Module):
         return x + gate_f * (self.feed_forward(y) if expert is None else self.feed_forward(y, expert))
 
 
+class InputLayer(nn.Linear):
+    """A linear layer whose first inputs change at every step, while what the others give stays: so it is asked in two parts.
+
+    It is a kind of its own, since `quantize` (tts/nn/quantize.py) replaces plain linear layers, which are asked whole.
+    """
+
+    def given(self, others: Tensor) -> Tensor:
+        """What the other inputs, and the bias, give."""
+        return F.linear(others, self.weight[:, -others.shape[-1] :], self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the first inputs add to that."""
+        return F.linear(x, self.weight[:, : x.shape[-1]])
+
+
 class DiT(nn.Module):
     """Velocity at each position; what does not depend on x or t comes in as one tensor from `condition`."""
 
@@ -104,7 +119,7 @@ class DiT(nn.Module):
         dim, width = config.dim, config.width
         self.config = config
         self.time = TimeEmbedding(dim)
-        self.input = nn.Linear((3 if config.prior else 2) * width + config.text_dim, dim)  # order: x, cond, text, mu
+        self.input = InputLayer((3 if config.prior else 2) * width + config.text_dim, dim)  # order: x, cond, text, mu
         self.position = ConvPositionEmbedding(dim)
         if config.modulation == "shared":
             self.modulation = nn.Linear(dim, 6 * dim)
@@ -123,8 +138,7 @@ class DiT(nn.Module):
     def condition(self, cond: Tensor, text: Tensor, mu: Tensor | None) -> Tensor:
         """The part of the input layer that stays the same over all steps: cond [B, N, W], text [B, N, C], mu [B, N, W] or
         None to [B, N, D]."""
-        given = torch.cat((cond, text) if mu is None else (cond, text, mu), -1)
-        return F.linear(given, self.input.weight[:, self.config.width :], self.input.bias)
+        return self.input.given(torch.cat((cond, text) if mu is None else (cond, text, mu), -1))
 
     def modulate(self, t: Tensor, voice: Tensor | None = None) -> Modulation:
         """At times t [B], with a voice [B, D] added to the time's embedding."""
@@ -143,7 +157,7 @@ class DiT(nn.Module):
         """x [B, N, W], what `modulate` gave for its times, `condition` [B, N, D], mask [B, N] bool (None: all positions are
         real) to velocities [B, N, W], zero where the mask is False."""
         table = rotary_table(x.shape[1], self.config.head_dim, device=x.device)
-        x = F.linear(x, self.input.weight[:, : self.config.width]) + condition
+        x = self.input(x) + condition
         x = first = x + self.position(x, mask)
         for block, given in zip(self.blocks, modulation.blocks, strict=True):
             x = block(x, given, table, mask, modulation.expert)
