@@ -94,6 +94,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(say, tmp_path
         (("--language", "xx"), "espeak-ng has no language 'xx'"),
         (("--set", "steps=abc"), "steps must be a whole number, got 'abc'"),
         (("--set", "solver="), "solver must be one of ['euler', 'midpoint'], got ''"),
+        (("--set", "steps=[1"), "steps cannot be '[1'; a number is written steps=8, several steps=[8,4]"),
         (("--set", "stepps=3"), "unknown key 'stepps' (did you mean 'steps'?)"),
         (("--backend", "masked", "--set", "steps=abc"), "steps=8 or steps=[8,4]; got 'abc'"),
     ],

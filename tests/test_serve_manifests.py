@@ -79,6 +79,8 @@ def test_a_seed_comes_from_the_id_and_never_from_the_row(tmp_path):
         ("m.csv", 'id,text,seed\na,"b",x\n', "row 2, column seed: it must be a whole number, got 'x'"),
         ("m.csv", 'id,text\na,"b"c\n', "row 2: the fields cannot be told apart"),
         ("m.lst", "a|b|c\n", "row 1: 3 fields between bars"),
+        ("m.json", '[\n{"text": "a"}]', "m.json is one list of JSON; a manifest is JSONL"),
+        ("m.xlsx", b"PK\3\4\0\0", "m.xlsx holds zero bytes, so it is no text; save a spreadsheet as CSV"),
         ("m.csv", "", "holds no items"),
         ("m.csv", "text\n", "holds no items"),
         ("m.csv", b"text\n\xff\n", "cannot be read as UTF-8"),

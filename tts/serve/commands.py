@@ -222,10 +222,13 @@ def settings_of(given: list[str] | None) -> dict[str, Any] | None:
     """KEY=VALUE, values as YAML reads them. Raises SettingsError."""
     import yaml
 
-    try:
-        return {key: yaml.safe_load(value) for key, value in map(pair, given)} if given else None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"a setting's value cannot be read: {str(error).splitlines()[0]}") from error
+    values = {}
+    for key, value in map(pair, given or ()):
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{key} cannot be {value!r}; a number is written {key}=8, several {key}=[8,4]") from error
+    return values or None
 
 
 def check_before(system: str, request: Request) -> None:

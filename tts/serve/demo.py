@@ -80,13 +80,14 @@ def open_page(
     import socket
 
     gradio()
+    check_password(password)
     import uvicorn
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = (getattr(error, "strerror", None) or str(error)).partition(" (while")[0]
         raise OutputError(f"the page cannot be at {host}:{port} ({reason}); give another --port, or --host") from error
     with listening, ending_folder() as folder:
         app = build_app(Synthesizer.from_pretrained(system, device), folder, host, password)
@@ -103,8 +104,7 @@ def build_app(synthesizer: Synthesizer, folder: Path, host: str = "127.0.0.1", p
     from fastapi.responses import PlainTextResponse, Response, StreamingResponse
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    if password is not None and not password:
-        raise SettingsError("the password is empty; give one, or leave it away")
+    check_password(password)
     studio = Studio(synthesizer)
     cabinet = Cabinet(synthesizer, open=host in LOOPBACK or password is not None)
     blocks = build_page(gr, studio, cabinet, folder)
@@ -141,6 +141,12 @@ def build_app(synthesizer: Synthesizer, folder: Path, host: str = "127.0.0.1", p
         css=(LOOK / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(LOOK / 'page.js').read_text(encoding='utf-8')}</script>",
     )
+
+
+def check_password(password: str | None) -> None:
+    """Raises SettingsError."""
+    if password is not None and not password:
+        raise SettingsError("the password is empty; give one, or leave it away")
 
 
 def build_page(gr: Any, studio: Studio, cabinet: Cabinet, folder: Path) -> Any:

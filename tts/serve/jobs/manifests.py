@@ -31,6 +31,7 @@ COLUMNS = (
 LIST = ("id", "prompt_text", "prompt", "text", "recording")  # the columns of a Seed-TTS-eval list
 SETTING = "settings."  # a column that begins with this is one of the backend's settings
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+GIVE = "give a manifest: JSONL, CSV, TSV or a Seed-TTS-eval list"
 Row = tuple[int, dict[str, Any]]
 
 
@@ -69,11 +70,14 @@ def read_manifest(path: str | Path, template: Request = Request("")) -> list[Job
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{file} does not exist; give a manifest: JSONL, CSV, TSV or a Seed-TTS-eval list") from error
+        raise InputError(f"{file} does not exist; {GIVE}") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or a zero byte in the path
-        raise InputError(
-            f"{file} cannot be read as UTF-8 text ({error}); give JSONL, CSV, TSV or a Seed-TTS-eval list"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{file} cannot be read as UTF-8 text ({reason}); {GIVE}") from error
+    if "\0" in text:
+        raise InputError(f"{file} holds zero bytes, so it is no text; save a spreadsheet as CSV, or {GIVE}")
+    if re.match(r"\s*\[\s*\{", text):
+        raise InputError(f"{file} is one list of JSON; a manifest is JSONL, with an object a line and no brackets around them")
     jobs: dict[str, Job] = {}
     for number, row in _rows(file, text):
         job = _job(file, number, row, template)

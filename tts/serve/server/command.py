@@ -89,7 +89,9 @@ def find_keys(file: Path | None) -> frozenset[bytes]:
     try:
         written = file.read_text(encoding="utf-8") if file is not None else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read ({error}); give a file with an API key in each line") from error
+        raise SettingsError(
+            f"{file} cannot be read ({getattr(error, 'strerror', None) or error}); give a file with an API key in each line"
+        ) from error
     keys = read_keys(written)
     if file is not None and not keys:
         raise SettingsError(f"{file} holds no API key; write one in each line")
@@ -104,7 +106,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(found[4])
     except OSError as error:
-        raise SettingsError(f"nothing can listen at {host}, port {port} ({error.strerror}); give another --port") from error
+        raise SettingsError(
+            f"nothing can listen at {host}, port {port} ({error.strerror}); give another --port, or --host"
+        ) from error
     return listening
 
 
