@@ -122,6 +122,23 @@ def test_an_edit_shows_where_it_is_new(studio, tiny, tmp_path, monkeypatch):
     assert "New is 0.05 to 0.10 s" in last.told and "<i style=" in last.picture
 
 
+def test_an_edit_that_nobody_waits_for_ends_at_its_next_change(studio, tiny, tmp_path, monkeypatch):
+    ended = threading.Event()
+
+    def edit(self, *_, progress, **__):
+        try:
+            while True:
+                progress(1, 2)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(type(tiny), "edit", edit)
+    work = studio.edit("me.wav", "One.", "Two.", "flow", 0, tmp_path)
+    assert "saying the new words" in next(work).told and "1 of 2 changes" in next(work).told
+    work.close()
+    assert ended.wait(60)
+
+
 def test_changed_words_are_set_off_and_nothing_is_markup():
     assert changed("the cat sat", "the black dog sat") == (
         "<p class='mynah-changes'>the <del>cat</del> <ins>black dog</ins> sat</p>"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import RATE, speech
 
-from tts import Request
+from tts import Request, Synthesizer
 from tts.frames import Frames, Utterance
 from tts.result import Audio, Failure
 from tts.together import Company, apart, side_by_side, stacked
@@ -52,6 +52,15 @@ def test_each_says_what_it_says_alone_bit_for_bit(tiny, backend):
         )
         assert beside.report.tries == 2 * len(beside.report.sentences)
     assert company.company.largest > 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("backend", ["flow", "masked"])
+def test_on_a_gpu_each_says_closely_what_it_says_alone(tiny_folder, backend):
+    gpu = Synthesizer.from_pretrained(tiny_folder, "cuda")
+    asked = requests(backend) * 4
+    for alone, beside in zip(gpu.batch(asked, together=False), gpu.batch(asked), strict=True):
+        assert alone.samples.shape == beside.samples.shape and np.abs(alone.samples - beside.samples).max() < 1e-3
 
 
 def test_whoever_cannot_be_spoken_fails_alone(tiny):

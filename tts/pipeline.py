@@ -153,7 +153,7 @@ class Synthesizer:
     def batch(self, requests: Iterable[Request], together: bool | None = None) -> Iterator[Audio[Report] | Failure]:
         """Speak requests, answers in their order; one that cannot be spoken comes back as a Failure.
 
-        Each gives the samples that it gives alone: bit for bit on a CPU, to 1e-4 where a GPU speaks several side by side.
+        Each gives the samples that it gives alone: bit for bit on a CPU, closely where a GPU speaks several side by side.
 
         Args:
             together: do so, some requests ahead of what is taken. None: on a GPU.

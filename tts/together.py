@@ -6,7 +6,7 @@ thread 3  speak ─► backend.generate(1 row) ──┘   └─ (the others wa
 
 Each thread does what it does alone: seed, plan, prompt, check and tries are its own, and `Synthesizer.speak` knows nothing of
 this. A stack holds what is of one part, one set of settings and about one length. On a CPU every part still works row after row
-(backends do so by themselves), so there the samples are those of one by one, bit for bit; a GPU gives the same to 1e-4.
+(backends do so by themselves), so there the samples are those of one by one, bit for bit; on a GPU they agree closely.
 """
 
 from __future__ import annotations
