@@ -6,8 +6,10 @@ floors are of this device as measured in the same minute: bytes by the rate of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -219,14 +221,26 @@ def transformer(device: Device, depth: int = 22, frames: int = 940, heads: int =
 
 
 def batches(device: Device, system: str = "base-en", sizes: tuple[int, ...] = (1, 4, 16, 64), frames: int = 500) -> list[Row]:
-    """`Backend.generate`, milliseconds an item."""
+    """`Backend.generate`, milliseconds an item, by the path that the device chooses and by the plain one."""
     rows = []
     for name, backend in synthesizer(system, device.name).parts.backends.items():
         speak = generating(backend, device.name)
         for B in sizes:
-            spent = interleave({"ours": timed(lambda speak=speak, B=B: speak(frames, B))}, Pace(3, 0.0, 0.0), 1e3 / B)
+            work = partial(speak, frames, B)
+            runs = {"ours": timed(work), "the plain path": timed(partial(along, "plain", work))}
+            spent = interleave(runs, Pace(3, 0.0, 0.0), 1e3 / B)
             rows.append(Row(f"{system}, {name}, {frames} frames, batch {B}", "ms an item", spent, point=(name, B)))
     return rows
+
+
+def along(path: str, work: Callable[[], Any]) -> Any:
+    """work() by one of the paths of tts/sampling/paths.py."""
+    before = os.environ.get(paths.VARIABLE, "")
+    os.environ[paths.VARIABLE] = path
+    try:
+        return work()
+    finally:
+        os.environ[paths.VARIABLE] = before
 
 
 # ---------------------------------------------------------------------------------------------------------- time

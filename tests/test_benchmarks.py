@@ -275,6 +275,13 @@ def test_what_a_gpu_is_given_to_do_is_right_on_a_cpu(monkeypatch):
         assert min(row.figures.get(gpu.FLOOR, [1.0])) > 0
 
 
+def test_backends_are_timed_by_two_paths(monkeypatch, tiny_folder):
+    monkeypatch.setattr(gpu, "timed", harness.call)
+    rows = gpu.batches(gpu.Device("cpu", 1e9, 1e9, QUICK), str(tiny_folder), sizes=(2,), frames=3)
+    assert {name for name, _ in (row.point for row in rows)} >= {"ar", "masked", "flow"}
+    assert all(set(row.figures) == {"ours", "the plain path"} for row in rows)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_all_of_it_runs_on_a_gpu():

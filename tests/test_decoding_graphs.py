@@ -91,7 +91,7 @@ def test_a_graph_is_captured_once_and_replayed(monkeypatch):
     """As a GPU has it: what is replayed reads its own memory, and says its own memory."""
     captured = []
 
-    def capture(work, device):
+    def capture(work, device, pool):
         captured.append(device)
         out = work()
 

@@ -94,7 +94,8 @@ def run(scorer: SteppingScorer, scores: Scores, cache: Any, task: Task) -> Itera
         said.copy_(network.step(x, where))
         where.add_(1)
 
-    # 3. look, hand out, go on
+    # 3. look, hand out, go on; what kernels read of the policy lives as long as the graph that does
+    _held = [fused.rules(policy, K, device)] if depth is None else [fused.rules(book, 1, device) for book in books]
     advance: Callable[[], None] | None = None
     out = 0
     while B:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -22,21 +23,25 @@ T = TypeVar("T")
 BUCKET = 64  # frames
 
 
-def capture(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
+CAPTURING = Lock()  # a process can write down one graph at a time
+
+
+def capture(work: Callable[[], T], device: torch.device, pool: Any = None) -> Callable[[], T]:
     """The same work as a graph, on the same memory. It is done once before: that compiles kernels and finds their workspaces.
 
     The work looks at no number, and makes no tensor of what stands on the host. What it returns is the same memory each time.
+    pool: memory for what stands between, shared with other graphs that never run at the same time.
     """
     if device.type != "cuda":
         return work
-    with torch.cuda.device(device):
-        aside = torch.cuda.Stream()
+    with CAPTURING, torch.cuda.device(device):
+        aside = _aside(device)
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             work()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool, aside, capture_error_mode="thread_local"):
             said = work()
 
     def replay() -> T:
@@ -44,6 +49,12 @@ def capture(work: Callable[[], T], device: torch.device) -> Callable[[], T]:
         return said
 
     return replay
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs of a device: only graphs of one stream share memory."""
+    return torch.cuda.Stream(device)
 
 
 class Graphs:
@@ -61,6 +72,7 @@ class Graphs:
     def clear(self) -> None:
         """Forget all graphs."""
         self.held: OrderedDict[Any, tuple[list[Tensor], Callable[[], Tensor]]] = OrderedDict()
+        self.pool: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Graphs, (self.function, self.most)  # a copy has weights of its own, and no graphs yet
@@ -72,8 +84,10 @@ class Graphs:
         key = each(given, lambda x: (x.shape, x.dtype, x.device))
         with self.lock:
             if key not in self.held:
-                memory = each(given, Tensor.clone)
-                self.held[key] = tensors_in(memory), capture(lambda: self.function(*memory), fresh[0].device)
+                memory, device = each(given, Tensor.clone), fresh[0].device
+                if self.pool is None and device.type == "cuda":
+                    self.pool = torch.cuda.graph_pool_handle()
+                self.held[key] = tensors_in(memory), capture(lambda: self.function(*memory), device, self.pool)
                 if len(self.held) > self.most:
                     self.held.popitem(last=False)
             self.held.move_to_end(key)
