@@ -178,6 +178,23 @@ def test_a_fault_reaches_everybody_who_asked_and_the_next_are_served():
     assert isinstance(answers[1], KeyError) and company._meet(("part",), act, "c", 1) == "c"
 
 
+def test_a_stack_for_which_there_is_no_memory_is_made_one_by_one():
+    company, calls, everybody = Company(patience=30.0), [], threading.Barrier(3)
+
+    def act(values):
+        calls.append(len(values))
+        if len(values) > 1:
+            raise torch.OutOfMemoryError("too many")
+        return values
+
+    def ask(value):
+        everybody.wait()
+        return company._meet(("part",), act, value, 1)
+
+    assert list(side_by_side(ask, ["a", "b", "c"], company, threads=3)) == ["a", "b", "c"]
+    assert max(calls) > 1 and calls.count(1) >= max(calls)
+
+
 def test_a_batch_that_is_left_early_ends(tiny):
     answers = tiny.batch(iter(requests("flow") * 20), together=True)
     first = next(answers)

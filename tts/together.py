@@ -153,7 +153,8 @@ class Company:
         self._changed.release()
         try:
             _do(stack)
-            if len(stack) > 1 and isinstance(stack[0].error, MynahError):  # of one of them; whose it is, each finds out alone
+            # of one of them, or of their number: whose it is, each finds out alone
+            if len(stack) > 1 and isinstance(stack[0].error, MynahError | torch.OutOfMemoryError):
                 for call in stack:
                     _do([call])
         finally:
@@ -269,7 +270,8 @@ def _shape(utterance: Utterance) -> tuple[Any, ...]:
 
 def _heard(prompt: Prompt | None, backend: Backend) -> int:
     """How many frames of the prompt a backend reads."""
-    return max((int(prompt.frames[name].lengths[0]) for name in backend.needs), default=0) if prompt is not None else 0
+    heard = [] if prompt is None else [prompt.frames[name] for name in backend.needs if name in prompt.frames]
+    return max((int(frames.lengths[0]) for frames in heard), default=0)
 
 
 def _with(part: Any, **methods: Any) -> Any:
