@@ -61,8 +61,10 @@ class Stepper:
 
         most: positions that are looked at, of which those after a row's own are masked.
         """
-        seen = torch.arange(most, device=x.device) <= where[:, None]
-        return self._step(x, where, most - 1, seen[:, None, None])
+        beyond = torch.arange(most, device=x.device) > where[:, None]
+        # numbers to be added: of truths, every layer would make them anew
+        mask = torch.zeros(beyond.shape, dtype=x.dtype, device=x.device).masked_fill_(beyond, -torch.inf)
+        return self._step(x, where, most - 1, mask[:, None, None])
 
     def _step(self, x: Tensor, where: int | Tensor, last: int, mask: Tensor | None) -> Tensor:
         """where: the position of all rows, or of each [R]. last: that of the row that stands farthest."""

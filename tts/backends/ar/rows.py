@@ -21,6 +21,7 @@ from tts.nn.kv_cache import KVCache
 from tts.nn.text import lay, left_of, read_prompt
 
 CAP = 1.5  # a model that ends by itself may take this much longer than planned
+MULTIPLE = 16  # of positions in a cache: masks of other widths are padded anew in every layer, where attention is on a GPU
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def begin(
     _check_room(config, needed, prompts)
     read = max(int((prefix + prompts).max()), (L if config.text == "prefix" else 0) + P) + 1  # with padding
     capacity = read + int(most.max()) + late  # all rows step on until the last has ended
+    capacity += -capacity % MULTIPLE
     codes = torch.full((B, K, P + 1), V, device=device)
     told = torch.zeros(B, P + 1, config.dim, device=device)
     for b, row in enumerate(rows):
