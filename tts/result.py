@@ -68,7 +68,7 @@ class Report:
     """How an Audio was made, truthfully: also what went wrong and was kept since no try was better.
 
     planned_seconds: of the whole, pauses included. spent_seconds: wall time; stages: the same by stage; of what was made beside
-    other requests (tts/together.py) its share, by length, so that the shares add up. first_audio_seconds: of a stream, what of
+    other requests (tts/together.py) its share, by length, so that they about add up. first_audio_seconds: of a stream, what of
     it was spent when the first samples were out. edits: of an edited recording, one for each of its `sentences`; all other
     samples are the recording's.
     """
