@@ -1,6 +1,7 @@
 """Parallel decoding on toys: independent cells of a known law, a model that hears everything, and one that knows the truth."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -137,7 +138,8 @@ def test_two_cells_by_confidence_follow_the_law_that_can_be_counted_out():
     assert far_from(torch.bincount(codes[:, 0, 0] * 3 + codes[:, 0, 1], minlength=9), exact.flatten()) < 5
 
 
-COMMITS = [ByConfidence(), ByConfidence(noise=1.0), BySpan(2), AtRandom(), Learned(lambda x: 20 * (x - 0.6), block=4)]
+LEARNED = Learned(lambda x: 20 * (x - 0.6), block=4)
+COMMITS = [ByConfidence(), ByConfidence(noise=1.0), BySpan(2), AtRandom(), LEARNED, replace(LEARNED, least=BySpan(2))]
 
 
 @settings(deadline=None, max_examples=15)

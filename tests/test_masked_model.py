@@ -14,7 +14,7 @@ from tts.backends.masked.rows import give, make_row
 from tts.decoding.commit import FilterConfig
 from tts.decoding.masked import Rescoring
 from tts.errors import FitError, PromptError, SettingsError, ShapeError, TextError
-from tts.frames import Frames, Plan, Prompt, Tokens, Utterance
+from tts.frames import Frames, FrameSpec, Plan, Prompt, Tokens, Utterance
 from tts.interfaces import Backend, Trainable
 
 V, K = 7, 3
@@ -304,6 +304,10 @@ def test_what_cannot_be_spoken_is_told() -> None:
         model.generate(replace(asked, context=codes), {"given_books": 1})
     with pytest.raises(TextError, match="shorter sentences"):
         model.generate(replace(asked, plan=Plan(torch.tensor([4.0]), torch.tensor([[1.0, 1.0, 2.0]]))))
+    told = Frames(torch.zeros(1, 8, 2), torch.tensor([2]), FrameSpec("latents", 8, MASKGCT.rate))
+    elsewhere = backend(replace(CROSS, vocabulary=0))
+    with pytest.raises(TextError, match="shorter sentences"):
+        elsewhere.generate(replace(asked, prompt=None, plan=Plan(torch.tensor([4.0])), content=told))
     long = Frames(torch.zeros(1, K, 59).long(), torch.tensor([59]), MASKGCT.spec)
     with pytest.raises(PromptError, match="give a shorter one"):
         model.generate(replace(asked, prompt=replace(asked.prompt, frames={"codes": long})))

@@ -155,18 +155,17 @@ class MaskedBackend(nn.Module):
         return decode_masked(self.network, given, task)
 
     def _commit(self, settings: MaskedSettings) -> CommitPolicy:
-        by_confidence = ByConfidence(settings.noise)
-        own = "span" if self.config.layout == "magnet" else "confidence"
-        commit = settings.commit if settings.commit is not None else own
-        if commit == "span":
-            return BySpan(settings.span, settings.join)
-        if commit == "random":
-            return AtRandom()
-        if commit == "confidence":
-            return by_confidence
+        policies = {
+            "confidence": ByConfidence(settings.noise),
+            "span": BySpan(settings.span, settings.join),
+            "random": AtRandom(),
+        }
+        own = policies["span" if self.config.layout == "magnet" else "confidence"]
+        if settings.commit != "learned":
+            return policies.get(settings.commit or "", own)
         if self.filter is None:
             raise SettingsError('this model has no filter to commit by what is "learned"; choose "confidence" or "span"')
-        return Learned(self.filter, self.filter.config.block, settings.threshold, by_confidence)
+        return Learned(self.filter, self.filter.config.block, settings.threshold, own)
 
     def _apply(self, *given: Any, **options: Any) -> Any:
         self.graphs.clear()  # weights that are moved leave them behind

@@ -38,14 +38,10 @@ def make_row(config: MaskedConfig, utterance: Utterance, b: int, given_books: in
     P = prompt.shape[1]
     if utterance.content is not None:
         ids = utterance.content.data[b, :, : int(utterance.content.lengths[b])].T.to(device)
-        return Row(
-            prompt,
-            *_cells(config, utterance, b, T, given_books, device),
-            ids,
-            _all(ids),
-            _none(device),
-            _seed(utterance, b).to(device),
-        )
+        cells = _cells(config, utterance, b, T, given_books, device)
+        row = Row(prompt, *cells, ids, _all(ids), _none(device), _seed(utterance, b).to(device))
+        _check_room(config, row)
+        return row
     ids = utterance.tokens.ids[b, : int(utterance.tokens.lengths[b])].to(device)
     token_frames = _none(device)
     if config.text == "aligned":
