@@ -35,11 +35,11 @@ class ARTask(CodeTask):
 
     def draw(self, lengths: Tensor, joins: Tensor, generator: Generator, plain: bool) -> dict[str, Tensor]:
         config = (
-            ARDrawConfig(drop_prompt=0.0, drop_all=0.0, hide_prompt_phones=0.0, mask=0.0, hide_plan=0.0, own=0.0)
+            ARDrawConfig(drop_prompt=0.0, drop_all=0.0, hide_prompt_phones=0.0, mask=0.0, hide_plan=0.0)
             if plain
             else self.recipe.draw
         )
-        drawn = draw(lengths, config, generator, joins, self.codec.emits.width)
+        drawn = draw(lengths, config, generator, joins)
         return {name: tensor for name, tensor in vars(drawn).items() if tensor is not None}
 
     def given(self, drawn: Mapping[str, Tensor], frames: Tensor) -> Tensor:

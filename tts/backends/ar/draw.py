@@ -15,8 +15,6 @@ class ARDraw:
     prompt: [B] int64, how many leading frames are the prompt. drop_text: [B] bool, no text at all, as guidance needs.
     hide_phones: [B] bool, the prompt's phones are not known. masked: [B, T] bool, frames whose codes the model does not see.
     hide_plan: [B] bool, no frame knows how long its phone will last on; None: all do.
-    own: [B, T] bool, frames that are read as the model itself would have said them, and chances: [B, T, K], the uniforms it
-    draws them with; None: none are.
     """
 
     prompt: Tensor
@@ -24,8 +22,6 @@ class ARDraw:
     hide_phones: Tensor
     masked: Tensor
     hide_plan: Tensor | None = None
-    own: Tensor | None = None
-    chances: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,6 @@ class ARDrawConfig:
     hide_prompt_phones: float = 0.15
     mask: float = 0.15  # share of the frames, MEAP (arXiv:2502.07490), section 3
     hide_plan: float = 0.2  # so that the model can lead, too
-    own: float = 0.0  # share of the target's frames; of each row uniform from 0 to twice that
 
 
 def draw(
@@ -47,11 +42,10 @@ def draw(
     config: ARDrawConfig = ARDrawConfig(),
     generator: torch.Generator | None = None,
     joins: Tensor | None = None,
-    books: int = 1,
 ) -> ARDraw:
     """What one training step needs for rows of these lengths [B] in frames (CPU), T being the longest.
 
-    joins: [B] int64, the first frame of the second utterance of a row that joins two, 0 for a row of one. books: K.
+    joins: [B] int64, the first frame of the second utterance of a row that joins two, 0 for a row of one.
     """
     B, T = len(lengths), int(lengths.max()) if len(lengths) else 0
 
@@ -66,9 +60,4 @@ def draw(
     drop_all = chance(config.drop_all)
     prompt = prompt.masked_fill(chance(config.drop_prompt) | drop_all, 0)
     hide_phones, masked = chance(config.hide_prompt_phones), chance(config.mask, T)
-    hide_plan = chance(config.hide_plan)
-    if not config.own:
-        return ARDraw(prompt, drop_all, hide_phones, masked, hide_plan)
-    share = 2 * config.own * torch.rand(B, 1, generator=generator)
-    own = (torch.rand(B, T, generator=generator) < share) & (torch.arange(T) >= prompt[:, None])
-    return ARDraw(prompt, drop_all, hide_phones, masked, hide_plan, own, torch.rand(B, T, books, generator=generator))
+    return ARDraw(prompt, drop_all, hide_phones, masked, chance(config.hide_plan))

@@ -79,8 +79,6 @@ class ARBackend(nn.Module):
             if noise.hide_plan is not None:
                 left = left.masked_fill(noise.hide_plan[:, None], -1)
             told = told + self.network.place_text(text, token, stays, left)
-        if noise.own is not None:
-            said = self._steps(self._mix(said, told, text, codes, noise).masked_fill(noise.masked[:, None], V))
         # 3. what the model says
         hidden = self.network(F.pad(said, (1, -1), value=V), told, text)
         losses = self._surprise(hidden, wanted)
@@ -201,33 +199,6 @@ class ARBackend(nn.Module):
         known = known & ~(noise.hide_phones[:, None] & (begins < noise.prompt[:, None]))
         return self.network.read(tokens.ids, known), token_frames
 
-    @torch.no_grad()
-    def _mix(self, said: Tensor, told: Tensor, text: Text, codes: Tensor, noise: ARDraw) -> Tensor:
-        """codes [B, K, T], some frames being what the model says when it reads `said`: so it learns to go on from its own.
-
-        Source: scheduled sampling, Bengio et al. 2015 (arXiv:1506.03099), in two passes, Mihaylova & Martins 2019
-        (arXiv:1906.07651).
-        """
-        assert noise.own is not None and noise.chances is not None
-        hidden, head = self.network(F.pad(said, (1, -1), value=self.config.size), told, text), self.network.head
-        if not isinstance(head, DepthHead):
-            chances = self._steps(noise.chances.transpose(1, 2))
-            steps = torch.stack(
-                [invert(head(row)[..., : self.config.size], u.T) for row, u in zip(hidden, chances, strict=True)]
-            )
-            drawn = self.pattern.revert(steps.transpose(1, 2)[..., : self.pattern.n_steps(codes.shape[2])])
-            return drawn.where(noise.own[:, None] & (codes != self.config.size), codes)
-        b, t = (noise.own & (codes[:, 0] != self.config.size)).nonzero(as_tuple=True)
-        with torch.autocast(hidden.device.type, enabled=False):
-            frame = head.begin(hidden[b, t].float())
-            books: list[Tensor] = []
-            for k in range(len(codes[0])):
-                logits = head.book(k, books[-1] if books else None, frame)[..., : self.config.size]
-                books.append(invert(logits, noise.chances[b, t, k]))
-        mixed = codes.transpose(1, 2).clone()
-        mixed[b, t] = torch.stack(books, -1)
-        return mixed.transpose(1, 2)
-
     def _surprise(self, hidden: Tensor, wanted: Tensor) -> dict[str, Tensor]:
         """hidden [B, S, D] and the codes asked for [B, K, S] to mean cross-entropies, positions without any left out."""
         wanted = wanted.transpose(1, 2).flatten(0, 1)  # [B S, K]
@@ -244,10 +215,3 @@ class ARBackend(nn.Module):
         surprise = surprise.view_as(wanted)
         count = (wanted != IGNORED).sum(0).clamp(min=1)  # of each book
         return {"codes": surprise.sum() / count.sum(), "book0": surprise[:, 0].sum() / count[0]}
-
-
-def invert(logits: Tensor, chances: Tensor) -> Tensor:
-    """Draws [...] of what logits [..., V] say, by the inverse of their distribution function at uniforms [...]."""
-    below = logits.float().softmax(-1).cumsum(-1)
-    drawn: Tensor = torch.searchsorted(below, chances[..., None].contiguous())[..., 0]
-    return drawn.clamp(max=logits.shape[-1] - 1)
