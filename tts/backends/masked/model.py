@@ -155,7 +155,7 @@ class MaskedBackend(nn.Module):
         return decode_masked(self.network, given, task)
 
     def _commit(self, settings: MaskedSettings) -> CommitPolicy:
-        policies = {
+        policies: dict[str, CommitPolicy] = {
             "confidence": ByConfidence(settings.noise),
             "span": BySpan(settings.span, settings.join),
             "random": AtRandom(),
