@@ -124,7 +124,7 @@ def reconstruct(
 @app.command()
 def edit(
     recording: Annotated[str, typer.Argument(help="A sound file in which somebody speaks.")],
-    out: Annotated[Path, typer.Argument(help="Where the edited copy goes: .wav or .flac keep its other samples.")],
+    out: Annotated[Path, typer.Argument(help="Where the edited copy goes: .wav or .flac keep its other samples, in 16 bits.")],
     before: Annotated[str, typer.Option(help="All that is said in the recording.")],
     after: Annotated[str, typer.Option(help="The same, with words put in, left out or replaced.")],
     seed: Seed = 0,

@@ -74,7 +74,7 @@ def judged(told: Sentence, found: Check | None) -> Sentence:
 
 
 def listen(parts: Parts, frames: Frames, ids: Sequence[int], within: tuple[int, int] | None = None) -> Check:
-    """The recognizer's opinion of frames, which it reads as they are: what it hears is what the vocoder gets."""
+    """The recognizer's opinion of frames, which it reads as they are: what the vocoder gets, though of a stream in pieces."""
     start, end = within if within is not None else (0, int(frames.lengths[0]))
     T = int(frames.lengths[0])
     log_probs = parts.recognizer.posteriors(frames).data[0, :, :T].T.float().cpu()  # [T, V]
