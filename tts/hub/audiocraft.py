@@ -124,6 +124,7 @@ def convert(state: Mapping[str, Tensor], heads: int | None = None) -> tuple[dict
         "delays": list(STEREO) if len(STEREO) == K else list(range(K)),
         "code_dim": None,
         "voice": False,
+        "unguided": "prompt",
     }
     return config, {f"network.{name}": tensor.contiguous() for name, tensor in weights.items()}
 

@@ -60,11 +60,13 @@ class ARConfig:
     end: bool = False  # book 0 has one more code, the end of speech
     advance_weight: float = 0.1  # aligned: of the loss of moving on, beside that of the codes
     voice: bool = True  # a summary of the prompt's codes is told to every frame of the target
+    unguided: str = "nothing"  # what rows without condition keep: nothing, or the "prompt"
 
     def __post_init__(self) -> None:
         _one_of("positions", self.positions, ["rope", "sinusoidal"])
         _one_of("text", self.text, ["aligned", "prefix", "cross"])
         _one_of("head", self.head, ["delay", "hierarchical"])
+        _one_of("unguided", self.unguided, ["nothing", "prompt"])
         for name in ("vocabulary", "codebooks", "size", "text_dim", "stays", "depth_dim", "depth_layers", "depth_heads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -91,7 +91,7 @@ def begin(
 ) -> tuple[ARNetwork | Told, Scores, KVCache, Task]:
     """Read what goes before the first frame: the arguments of `decode`. Raises PromptError, TextError: beyond the context.
 
-    With guidance, the rows come again without text, prompt and voice.
+    With guidance, the rows come again without text and voice, and without the prompt unless they are to keep it.
     """
     config, device = network.config, rows[0].codes.device
     V, K, B, late = config.size, config.codebooks, len(rows), config.pattern.waits
@@ -138,10 +138,11 @@ def begin(
     first = voice if pointer is None else place(pointer.start())[:B]
     told[torch.arange(B, device=device), prompts] = first
     if settings.guidance != 1:
-        codes = torch.cat((codes, torch.full_like(codes, V)))
+        keeps = config.unguided == "prompt"
+        codes = torch.cat((codes, codes if keeps else torch.full_like(codes, V)))
         told = torch.cat((told, torch.zeros_like(told)))
         text = Text(*(torch.cat((x, torch.zeros_like(x))) for x in (text.vectors, text.known)))
-        prompts = torch.cat((prompts, torch.zeros_like(prompts)))
+        prompts = torch.cat((prompts, prompts if keeps else torch.zeros_like(prompts)))
     scores, cache = network.start(codes, prompts + 1, told, text, capacity)
     # 4. the task
     task = Task(
@@ -152,7 +153,7 @@ def begin(
         before=torch.stack([F.pad(row.codes, (max(P, late) - row.codes.shape[1], 0), value=V) for row in rows]),
         constraint=pointer,
         text=place if pointer is not None else None,
-        loops=Loops() if pointer is None or settings.pointer == "model" else None,
+        loops=Loops() if (config.end if pointer is None else settings.pointer == "model") else None,
         noise=noise,
     )
     if pointer is not None:
