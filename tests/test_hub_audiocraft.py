@@ -1,7 +1,14 @@
-"""MusicGen's language model in our words: the same scores and the same greedy codes, under both families of names.
+"""MusicGen's language model as audiocraft and transformers speak it: the same scores and codes, each under its own names.
 
-The golden file holds a tiny decoder of transformers with random weights, what it was asked and what it said; the test marked
-`parity` makes it anew, with MYNAH_GOLDEN=write in the environment for good.
+    audiocraft.safetensors    facebookresearch/audiocraft 896ec7c, audiocraft/models/lm.py, run unchanged on a CPU in float32
+    musicgen.safetensors      transformers' MusicgenForCausalLM
+
+Each holds a tiny model with random weights by its public names, what it was asked and what it said. Audiocraft's text came
+from its own T5Conditioner around a tiny T5, its delays from its own pattern. Its scores are those of `forward`, with the text
+and without; its codes those of `generate`: greedy, greedy after a prompt with guidance 3, and drawn with guidance 3 among 8
+codes at temperature 1.2. Those draws were listened to, not replaced: it was written down where each code lies in the falling
+cumulative probability that it was drawn from. The test marked `parity` makes the other file anew, with MYNAH_GOLDEN=write in
+the environment for good.
 """
 
 import os
@@ -13,12 +20,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tts.backends.ar.network import Text
 from tts.decoding.scores import Scores
 from tts.errors import CheckpointError
-from tts.frames import Frames, FrameSpec, Plan, Tokens, Utterance
-from tts.hub.audiocraft import convert, from_transformers, load
+from tts.frames import Frames, FrameSpec, Plan, Prompt, Tokens, Utterance
+from tts.hub.audiocraft import convert, load
+from tts.sampling.philox import Purpose
 
-GOLDEN = Path(__file__).parent / "golden" / "musicgen.safetensors"
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = FOLDER / "musicgen.safetensors"
 K, V, STEPS, HEADS = 4, 24, 50, 2
 
 
@@ -29,11 +39,36 @@ def golden() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return {name: x for name, x in tensors.items() if name not in given}, {name: tensors[name] for name in given}
 
 
-def as_audiocraft(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """As a file of audiocraft's has them, with the projection of its text that a bare decoder lacks."""
-    renamed = from_transformers(state)
-    prefix = "condition_provider.conditioners.description.output_proj"
-    return renamed | {f"{prefix}.weight": torch.eye(16), f"{prefix}.bias": torch.zeros(16)}
+def audiocraft() -> tuple[Any, dict[str, Tensor]]:
+    """The backend of audiocraft's own weights, and text [L, C], steps [K, S], logits [2, K, S, V], prompt, codes and tape."""
+    tensors = load_file(FOLDER / "audiocraft.safetensors")
+    weights = {name.removeprefix("weights."): x for name, x in tensors.items() if name.startswith("weights.")}
+    return load(weights, HEADS), tensors
+
+
+class Tape:
+    """Noise that was written down, [K, T]."""
+
+    def __init__(self, draws: Tensor) -> None:
+        self.draws = draws
+
+    def uniform(self, seeds: Tensor, purpose: Purpose, step: int, position: Tensor, channel: Tensor) -> Tensor:
+        _, frames, books = torch.broadcast_tensors(seeds, position, channel)
+        if purpose == Purpose.POINTER:  # which nothing here listens to
+            return torch.full(frames.shape, 0.5)
+        return self.draws[books, frames.clamp(max=self.draws.shape[1] - 1)]
+
+
+def asked(backend: Any, text: Tensor, T: int, prompt: Tensor | None = None) -> Utterance:
+    """T frames of a text [L, C] after a prompt [K, P]."""
+    content = Frames(text.T[None], torch.tensor([len(text)]), FrameSpec("latents", text.shape[1], backend.emits.rate))
+    given = None
+    if prompt is not None:
+        P = prompt.shape[1]
+        frames = {"codes": Frames(prompt[None], torch.tensor([P]), backend.emits)}
+        given = Prompt(frames, Tokens.of([[]], ""), torch.tensor([P / 50]))
+    seeds = torch.zeros(1, dtype=torch.int64)
+    return Utterance(Tokens.of([[]], ""), seeds, given, Plan(torch.tensor([T / 50])), content=content)
 
 
 def whole_logits(backend: Any, codes: Tensor, text: Tensor) -> Tensor:
@@ -63,10 +98,36 @@ def likeliest(scores: Scores, s: int) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("names", [dict, as_audiocraft])
-def test_scores_and_greedy_codes_are_those_of_the_golden_file(names: Any) -> None:
+def test_scores_are_audiocrafts_with_the_text_and_without() -> None:
+    backend, said = audiocraft()
+    network, steps = backend.network, said["steps"].expand(2, -1, -1)
+    text = network.read_vectors(said["text"][None], torch.ones(1, len(said["text"])).bool())
+    text = Text(*(torch.cat((x, torch.zeros_like(x))) for x in (text.vectors, text.known)))
+    hidden = network(steps, None, text)
+    logits = network.head(hidden.flatten(0, 1)).view(2, -1, K, V).transpose(1, 2)
+    assert torch.allclose(logits, said["logits"], atol=1e-4)
+    assert not torch.allclose(logits[0], logits[1], atol=0.1)
+
+
+def test_codes_are_audiocrafts_greedy_and_after_a_prompt_with_guidance() -> None:
+    backend, said = audiocraft()
+    alone = backend.generate(asked(backend, said["text"], STEPS), {"temperature": 0.0, "guidance": 1.0})
+    assert torch.equal(alone.data[0], said["greedy"])  # among them one said 38 times on end, which is no loop to be left
+    after = asked(backend, said["text"], STEPS, said["prompt"])
+    assert torch.equal(backend.generate(after, {"temperature": 0.0, "guidance": 3.0}).data[0], said["guided"])
+
+
+def test_by_the_same_chances_the_codes_are_audiocrafts() -> None:
+    backend, said = audiocraft()
+    backend.noise = Tape(said["tape"])
+    made = backend.generate(asked(backend, said["text"], STEPS), {"temperature": 1.2, "top_k": 8, "guidance": 3.0})
+    assert torch.equal(made.data[0], said["drawn"])
+
+
+@torch.no_grad()
+def test_scores_and_greedy_codes_are_those_of_the_golden_file() -> None:
     weights, said = golden()
-    backend = load(names(weights), HEADS)
+    backend = load(weights, HEADS)
     assert torch.allclose(whole_logits(backend, said["codes"], said["text"]), said["logits"], atol=1e-4)
     assert torch.equal(greedy_steps(backend, said["text"]), said["greedy"])
 
@@ -76,11 +137,7 @@ def test_the_backend_itself_says_those_codes_from_content() -> None:
     weights, said = golden()
     backend = load(weights, HEADS)
     frames = STEPS - 3  # those that are complete
-    text = Frames(
-        said["text"].transpose(1, 2), torch.tensor([said["text"].shape[1]]), FrameSpec("latents", 16, backend.emits.rate)
-    )
-    asked = Utterance(Tokens.of([[]], ""), torch.zeros(1).long(), plan=Plan(torch.tensor([frames / 50])), content=text)
-    made = backend.generate(asked, {"temperature": 0.0, "guidance": 1.0})
+    made = backend.generate(asked(backend, said["text"][0], frames), {"temperature": 0.0, "guidance": 1.0})
     assert torch.equal(made.data, torch.stack([said["greedy"][:, k, k : k + frames] for k in range(K)], 1))
 
 
