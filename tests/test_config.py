@@ -165,3 +165,17 @@ def test_from_mapping_works_without_omegaconf():
         "else: raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_made_in_python_is_held_to_its_types_too():
+    from tts.backends.masked.config import MaskedSettings
+    from tts.mixing import MixedSettings
+
+    assert MaskedSettings(steps=[8, 4]).steps == (8, 4)
+    for cls, wrong in (
+        (MaskedSettings, {"schedule": None, "noise": None, "span": "3", "anneal": 3, "tempered": "x", "last_guidance": "x"}),
+        (MixedSettings, {"lead_seconds": "x", "weight": None, "judge": 3, "lead_books": 1.5}),
+    ):
+        for name, value in wrong.items():
+            with pytest.raises(SettingsError):
+                cls(**{name: value})

@@ -122,6 +122,8 @@ def test_settings_of_its_parts_are_theirs(mixed, asked):
         mixed.generate(asked, {"rest": {"steps": 0}})
     with pytest.raises(SettingsError):
         mixed.generate(asked, {"lead": {"top_k": 0}})
+    with pytest.raises(SettingsError, match="schedule"):  # also where the lead says it all
+        mixed.generate(asked, {"lead_seconds": 60.0, "rest": {"schedule": "foo"}})
 
 
 def test_what_cannot_be_is_a_sentence(tiny, mixed, asked):

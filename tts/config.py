@@ -85,6 +85,14 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T
     return cls(**{key: _convert(kinds[key], value, f"{place}{key}") for key, value in mapping.items()})
 
 
+def settle(config: Any) -> None:
+    """Give each field of a frozen dataclass that was made in Python the type it says, as `from_mapping` does. Raises
+    SettingsError; for the beginning of a `__post_init__`."""
+    kinds = get_type_hints(type(config))
+    for f in fields(config):
+        object.__setattr__(config, f.name, _convert(kinds[f.name], getattr(config, f.name), f.name))
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """A config as plain values that JSON and YAML can hold; `from_mapping` is the inverse."""
     return {f.name: _plain(getattr(config, f.name)) for f in fields(config) if f.init}

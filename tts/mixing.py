@@ -18,11 +18,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tts.config import from_mapping
+from tts.config import from_mapping, settle
 from tts.decoding.masked import Rescoring
 from tts.errors import FitError, SettingsError, nearest
 from tts.frames import Frames, Utterance, check_fit
-from tts.interfaces import FrameCodec, Recognizer, Streaming
+from tts.interfaces import Backend, FrameCodec, Recognizer, Streaming
 from tts.nn.text import lay
 from tts.parts import Parts
 from tts.text.tokens import PHONES
@@ -70,6 +70,7 @@ class MixedSettings:
     rest: Any = None
 
     def __post_init__(self) -> None:
+        settle(self)
         if not 0 <= self.lead_seconds < float("inf"):
             raise SettingsError(f"lead_seconds must be at least 0, got {self.lead_seconds!r}")
         if self.lead_books < 0:
@@ -118,6 +119,10 @@ class MixedBackend:
             raise FitError(
                 "a mixed backend leads from the beginning on, so not where frames are kept; set lead_seconds=0, lead_books=0"
             )
+        if settings.lead_books > self.emits.width:
+            raise SettingsError(f"lead_books must be 0..{self.emits.width}, the books there are, got {settings.lead_books}")
+        lead, rest = _own(self.lead, settings.lead), _own(self.rest, settings.rest)
+        settings = replace(settings, lead=lead, rest=rest)
         rows = [self._row(one(utterance, b), settings) for b in range(len(utterance.seeds))]
         lengths = torch.cat([row.lengths for row in rows]) if rows else utterance.seeds
         T = int(lengths.max()) if rows else 0
@@ -137,8 +142,7 @@ class MixedBackend:
             keep = torch.arange(T, device=context.device)[None] < n
             asked = replace(utterance, context=Frames(context, utterance.plan.frames(self.emits.rate), self.emits), keep=keep)
         if settings.lead_books:
-            given = {"given_books": settings.lead_books}
-            rest = {**(rest or {}), **given} if not hasattr(rest, "given_books") else replace(rest, **given)
+            rest = replace(rest, given_books=settings.lead_books)
         if not settings.weight:
             return self.rest.generate(asked, rest)
         assert isinstance(self.rest, Rescored)
@@ -168,6 +172,12 @@ class MixedBackend:
 
     def _frames(self, codes: Tensor) -> Frames:
         return Frames(codes, torch.full((len(codes),), codes.shape[2], device=codes.device), self.emits)
+
+
+def _own(backend: Backend, settings: Any) -> Any:
+    """Settings of a part, whether it will be asked or not. Raises SettingsError."""
+    kind = backend.settings_type
+    return settings if isinstance(settings, kind) else from_mapping(kind, settings if settings is not None else {})
 
 
 def heard(utterance: Utterance, codec: FrameCodec, recognizer: Recognizer) -> LogProbs:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from tts.backends.ar.patterns import Pattern
-from tts.config import from_mapping
+from tts.config import from_mapping, settle
 from tts.errors import SettingsError, nearest
 from tts.frames import FrameSpec
 from tts.nn.decoder import DecoderConfig
@@ -131,6 +131,7 @@ class ARSettings(Policy):
     slack: tuple[float, float] = (0.5, 1.5)
 
     def __post_init__(self) -> None:
+        settle(self)
         super().__post_init__()
         _one_of("pointer", self.pointer, ["plan", "model"])
         if not 0 <= self.slack[0] <= 1 <= self.slack[1] <= 20:

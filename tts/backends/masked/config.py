@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from tts.config import from_mapping
+from tts.config import from_mapping, settle
 from tts.decoding.commit import FilterConfig
 from tts.decoding.schedules import Passes
 from tts.errors import SettingsError, nearest
@@ -124,6 +124,7 @@ class MaskedSettings(Policy):
     given_books: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         super().__post_init__()
         if self.commit is not None:
             one_of("commit", self.commit, ["confidence", "span", "random", "learned"])
