@@ -12,6 +12,7 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from fractions import Fraction
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -73,7 +74,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T
     """
     if not isinstance(mapping, Mapping):
         raise SettingsError(f"{place.rstrip('.') or cls.__name__} must be a mapping of names to values, got {mapping!r}")
-    kinds = get_type_hints(cls)
+    kinds = _kinds(cls)
     own = {f.name: f for f in fields(cast(Any, cls)) if f.init}
     for key in mapping:
         if key not in own:
@@ -88,9 +89,15 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T
 def settle(config: Any) -> None:
     """Give each field of a frozen dataclass that was made in Python the type it says, as `from_mapping` does. Raises
     SettingsError; for the beginning of a `__post_init__`."""
-    kinds = get_type_hints(type(config))
+    kinds = _kinds(type(config))
     for f in fields(config):
         object.__setattr__(config, f.name, _convert(kinds[f.name], getattr(config, f.name), f.name))
+
+
+@cache
+def _kinds(cls: type) -> dict[str, Any]:
+    """Types of fields by name; settings are made with every request, and to read annotations takes longer than all else."""
+    return get_type_hints(cls)
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

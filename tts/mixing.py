@@ -22,7 +22,7 @@ from tts.config import from_mapping, settle
 from tts.decoding.masked import Rescoring
 from tts.errors import FitError, SettingsError, nearest
 from tts.frames import Frames, Utterance, check_fit
-from tts.interfaces import Backend, FrameCodec, Recognizer, Streaming
+from tts.interfaces import FrameCodec, Recognizer, Streaming
 from tts.nn.text import lay
 from tts.parts import Parts
 from tts.text.tokens import PHONES
@@ -113,8 +113,7 @@ class MixedBackend:
     def generate(self, utterance: Utterance, settings: MixedSettings | Mapping[str, Any] | None = None) -> Frames:
         """As many frames as planned, row after row. Raises as its two backends, and FitError: the lead is not asked to speak
         what comes after frames that are to be kept."""
-        if not isinstance(settings, MixedSettings):
-            settings = from_mapping(MixedSettings, settings if settings is not None else {})
+        settings = _own(self, settings)
         if (settings.lead_seconds or settings.lead_books) and utterance.keep is not None:
             raise FitError(
                 "a mixed backend leads from the beginning on, so not where frames are kept; set lead_seconds=0, lead_books=0"
@@ -174,8 +173,8 @@ class MixedBackend:
         return Frames(codes, torch.full((len(codes),), codes.shape[2], device=codes.device), self.emits)
 
 
-def _own(backend: Backend, settings: Any) -> Any:
-    """Settings of a part, whether it will be asked or not. Raises SettingsError."""
+def _own(backend: Any, settings: Any) -> Any:
+    """Settings of a backend, made of a mapping or of nothing where they are none yet. Raises SettingsError."""
     kind = backend.settings_type
     return settings if isinstance(settings, kind) else from_mapping(kind, settings if settings is not None else {})
 

@@ -131,6 +131,7 @@ def decode_masked(predictor: MaskPredictor, given: Any, task: MaskedTask) -> Dec
         plan = _plan(task, k, task.commit.units(masked).sum(1).tolist(), device)
         step, S = torch.zeros_like(passes), plan.stay.shape[1]
         chances, ranks = (_Chances(task, purpose, k, S) for purpose in (Purpose.MASKED, Purpose.COMMIT))
+        policy = task.policy.book(k)
         for _ in range(S):
             # 1. each item's next pass that the schedule lets commit anything
             waiting = task.commit.units(masked).sum(1)
@@ -142,9 +143,7 @@ def decode_masked(predictor: MaskPredictor, given: Any, task: MaskedTask) -> Dec
             hidden = _hidden(predictor, codes, k, given, plan, step, task)
             b, t = masked.nonzero(as_tuple=True)
             logits = predictor.logits(hidden[b, t], k)  # [M, V]
-            drawn, sure = draw(
-                logits, chances.at(step)[b, t], task.policy.book(k), plan.of(plan.temperature, step)[b], task.tempered
-            )
+            drawn, sure = draw(logits, chances.at(step)[b, t], policy, plan.of(plan.temperature, step)[b], task.tempered)
             # 3. keep the best of it
             said = codes[:, k].index_put((b, t), drawn)
             confidence = torch.ones(masked.shape, device=device).index_put((b, t), sure)
@@ -182,12 +181,12 @@ def _fill(predictor: MaskPredictor, given: Any, task: MaskedTask, codes: Tensor,
         return passes.to(codes.device)
     steps, device = torch.stack(taken, 1), codes.device  # [B, passes]
     plan = _Plan(*(x.gather(1, steps).to(device) for x in (plan.stay, plan.left, plan.temperature, plan.guidance)))
-    steps, damaged = steps.to(device), []
+    steps, damaged, policy = steps.to(device), [], task.policy.book(k)
     for n in range(steps.shape[1]):
         hidden = _hidden(predictor, codes, k, given, plan, torch.full_like(task.seeds, n), task)
         _, _, trouble = fused.mask_step(
             *(predictor.logits(hidden, k), codes[:, k], masked, plan.stay[:, n], task.seeds, k, steps[:, n]),
-            task.policy.book(k),
+            policy,
             left=plan.left[:, n],
             temperature=plan.temperature[:, n],
             noise=task.commit.noise,
