@@ -74,7 +74,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T
     """
     if not isinstance(mapping, Mapping):
         raise SettingsError(f"{place.rstrip('.') or cls.__name__} must be a mapping of names to values, got {mapping!r}")
-    kinds = _kinds(cls)
+    kinds = _kinds(cast(Any, cls))
     own = {f.name: f for f in fields(cast(Any, cls)) if f.init}
     for key in mapping:
         if key not in own:
@@ -89,7 +89,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], place: str = "") -> T
 def settle(config: Any) -> None:
     """Give each field of a frozen dataclass that was made in Python the type it says, as `from_mapping` does. Raises
     SettingsError; for the beginning of a `__post_init__`."""
-    kinds = _kinds(type(config))
+    kinds = _kinds(cast(Any, type(config)))
     for f in fields(config):
         object.__setattr__(config, f.name, _convert(kinds[f.name], getattr(config, f.name), f.name))
 

@@ -113,16 +113,16 @@ class MixedBackend:
     def generate(self, utterance: Utterance, settings: MixedSettings | Mapping[str, Any] | None = None) -> Frames:
         """As many frames as planned, row after row. Raises as its two backends, and FitError: the lead is not asked to speak
         what comes after frames that are to be kept."""
-        settings = _own(self, settings)
-        if (settings.lead_seconds or settings.lead_books) and utterance.keep is not None:
+        chosen: MixedSettings = _own(self, settings)
+        if (chosen.lead_seconds or chosen.lead_books) and utterance.keep is not None:
             raise FitError(
                 "a mixed backend leads from the beginning on, so not where frames are kept; set lead_seconds=0, lead_books=0"
             )
-        if settings.lead_books > self.emits.width:
-            raise SettingsError(f"lead_books must be 0..{self.emits.width}, the books there are, got {settings.lead_books}")
-        lead, rest = _own(self.lead, settings.lead), _own(self.rest, settings.rest)
-        settings = replace(settings, lead=lead, rest=rest)
-        rows = [self._row(one(utterance, b), settings) for b in range(len(utterance.seeds))]
+        if chosen.lead_books > self.emits.width:
+            raise SettingsError(f"lead_books must be 0..{self.emits.width}, the books there are, got {chosen.lead_books}")
+        lead, rest = _own(self.lead, chosen.lead), _own(self.rest, chosen.rest)
+        chosen = replace(chosen, lead=lead, rest=rest)
+        rows = [self._row(one(utterance, b), chosen) for b in range(len(utterance.seeds))]
         lengths = torch.cat([row.lengths for row in rows]) if rows else utterance.seeds
         T = int(lengths.max()) if rows else 0
         data = [torch.nn.functional.pad(row.data, (0, T - row.data.shape[2])) for row in rows]

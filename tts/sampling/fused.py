@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from tts.errors import CheckpointError, MissingPackageError, SettingsError, ShapeError
+from tts.errors import MissingPackageError, SettingsError, ShapeError
 from tts.sampling import lean, paths, reference, speculative
 from tts.sampling.policy import Policy
 from tts.sampling.steps import Steps
@@ -59,12 +59,7 @@ def sample_codes(
         **{"GUIDED": False, "FORBIDDEN": forbidden is not None, "ENDING": False, "INJECTED": True, "LOOP": False},
         **_filters(policy, window, V),
     )
-    if bool((codes < 0).any()):
-        b, k = (codes < 0).nonzero()[0].tolist()
-        raise CheckpointError(
-            f"no code can be drawn for item {b}, codebook {k}: its scores hold NaN or infinity, or allow nothing; "
-            "the weights are damaged, or a constraint forbids every code"
-        )
+    reference.check_possible(codes >= 0)
     return codes
 
 
