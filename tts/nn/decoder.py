@@ -1,5 +1,7 @@
 """A causal transformer: read positions all at once in training, or some at a time with a cache, with the same result.
 
+Not causal, it is an encoder: all positions at once, each knowing all real ones.
+
 x ─► norm ─► self-attention ─► + ─► norm ─► attention to a text ─► + ─► norm ─► feed-forward ─► + ─► …  ─► norm
                                      └──────── where there is one ───┘
 """
@@ -37,6 +39,7 @@ class DecoderConfig:
     cross: bool = False  # is there a text to attend to?
     dropout: float = 0.0
     kv_heads: int | None = None  # of keys and values, each for heads / kv_heads queries (arXiv:2305.13245); None: one for each
+    causal: bool = True  # a position knows none after it; else all, and there is no cache
 
     def __post_init__(self) -> None:
         for name, legal in (("activation", list(ACTIVATIONS)), ("norm", list(NORMS))):
@@ -63,7 +66,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         inner, shared = config.heads * config.head_dim, config.shared * config.head_dim
-        self.heads, self.shared, self.dropout = config.heads, config.shared, config.dropout
+        self.heads, self.shared, self.dropout, self.causal = config.heads, config.shared, config.dropout, config.causal
         self.activation = ACTIVATIONS[config.activation]
         norm = NORMS[config.norm]
         self.attention_norm = norm(config.dim, eps=1e-5)
@@ -97,7 +100,7 @@ class DecoderLayer(nn.Module):
         q, k = (qk if table is None else rotate(qk, table)).split((self.heads, self.shared), 1)
         if cache is not None:
             k, v = cache.write(layer, k, v)
-        y = self._look(q, k, v, mask, causal=cache is None)
+        y = self._look(q, k, v, mask, causal=self.causal and cache is None)
         return self._drop(self.attention_out(y.transpose(1, 2).flatten(2)))
 
     def _look(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
@@ -141,17 +144,21 @@ class Decoder(nn.Module):
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, memory: Memory | None = None) -> Tensor:
-        """x [R, N, D] to [R, N, D], each position knowing itself and those before it.
+    def forward(
+        self, x: Tensor, cache: KVCache | None = None, memory: Memory | None = None, real: Tensor | None = None
+    ) -> Tensor:
+        """x [R, N, D] to [R, N, D], each position knowing itself and those before it, or all real ones where it is not causal.
 
         Args:
             cache: None: x is the whole sequence. Else x comes after what it holds, and is written into it; call
                 `cache.advance` when all of x has been read, with the number of positions that are real in each row.
             memory: of `remember`, where the config says cross; with a cache, the cache's own.
+            real: [R, N] bool, where it is not causal: positions that are not padding; None: all are.
         Raises:
             ShapeError: the cache is full.
         """
-        table, mask = None, None
+        assert not self.config.causal or real is None, "what comes before is real"
+        table, mask = None, None if real is None else real[:, None, None]
         if cache is not None:
             cache.check_room(x.shape[1])
             mask, memory = cache.mask(x.shape[1]), cache.memory

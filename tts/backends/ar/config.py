@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -50,6 +50,7 @@ class ARConfig:
     text_mult: float = 2.0
     stays: int = 16  # aligned: frames up to which a frame knows how long its phone has lasted
     left: int = 0  # and those up to which it knows how long the plan lets it last on; 0: it does not
+    encoder_layers: int = 0  # aligned: of a transformer that looks both ways over the frames of prompt and plan; 0: none
     # The codes in and out
     head: str = "delay"  # or "hierarchical": a small transformer over the books of a frame
     delays: tuple[int, ...] | None = None  # of a delay head; None: book k by k frames
@@ -70,8 +71,11 @@ class ARConfig:
         for name in ("vocabulary", "codebooks", "size", "text_dim", "stays", "depth_dim", "depth_layers", "depth_heads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.left < 0:
-            raise SettingsError(f"left must be at least 0, got {self.left}")
+        for name in ("left", "encoder_layers"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.encoder_layers and self.text != "aligned":
+            raise SettingsError(f'an encoder looks over the frames of a plan, which needs text "aligned", got {self.text!r}')
         if self.dim % 2 or self.text_dim % 2:
             raise SettingsError(f"dim and text_dim must be even, got {self.dim} and {self.text_dim}")
         if self.depth_dim % (2 * self.depth_heads):
@@ -114,6 +118,10 @@ class ARConfig:
             cross=self.text == "cross",
             dropout=self.dropout,
         )
+
+    @property
+    def encoder(self) -> DecoderConfig:
+        return replace(self.trunk, depth=self.encoder_layers, kv_heads=None, causal=False)
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,10 @@ class ARBackend(nn.Module):
             if noise.hide_plan is not None:
                 left = left.masked_fill(noise.hide_plan[:, None], -1)
             told = told + self.network.place_text(text, token, stays, left)
+            if self.network.encoder is not None:
+                seen = codes.masked_fill(~is_prompt[:, None], V)
+                ahead = self.network.encode(seen, told[:, :T], real)
+                told = told + F.pad(ahead.masked_fill(noise.drop_text[:, None, None], 0), (0, 0, 0, S - T))
         # 3. what the model says
         hidden = self.network(F.pad(said, (1, -1), value=V), told, text)
         losses = self._surprise(hidden, wanted)

@@ -4,6 +4,7 @@ step         0      1      2    │  3      4      5       steps before the line
 codes in     none   c0     c1   │  c2     c3     c4      what the step before said, delayed (patterns.py)
 text         phone of the frame whose book 0 is said     (aligned)
 voice                           │  of the prompt's codes, the same at every step
+encoder      what a transformer makes of all of these phones and of the prompt's codes, where there is one   (aligned)
 asked for    c0     c1     c2   │  c3     c4     c5
 """
 
@@ -35,6 +36,9 @@ class Text:
     vectors: Tensor
     known: Tensor
 
+    def row(self, b: int) -> Text:
+        return Text(self.vectors[b : b + 1], self.known[b : b + 1])
+
 
 class ARNetwork(nn.Module):
     """A SteppingScorer (tts/decoding/scores.py), and the same over whole rows for training and prompts."""
@@ -54,6 +58,8 @@ class ARNetwork(nn.Module):
         self.advance = nn.Linear(config.dim, 1) if aligned else None
         rank = config.dim if config.code_dim is None else config.code_dim * config.codebooks
         self.voice = Voice(rank, config.dim) if config.voice else None
+        self.encoder = Decoder(config.encoder) if config.encoder_layers else None
+        self.encoded = nn.Linear(config.dim, config.dim) if config.encoder_layers else None
         self.trunk = Decoder(config.trunk)
         self.head = DepthHead(config) if config.head == "hierarchical" else DelayHead(config)
         if config.positions == "sinusoidal":
@@ -95,6 +101,15 @@ class ARNetwork(nn.Module):
         rows = self.codes.rows(codes.transpose(1, 2))  # [B, T, K, rank]
         voice: Tensor = self.voice(rows.sum(-2) if self.config.code_dim is None else rows.flatten(-2), known)
         return voice
+
+    def encode(self, codes: Tensor, told: Tensor, real: Tensor) -> Tensor:
+        """What else frames are told, by the encoder, which sees all of them: [B, N, D].
+
+        codes: [B, K, N] of the prompt, V where there is none; told: [B, N, D], `place_text` and voice; real: [B, N] bool.
+        """
+        assert self.encoder is not None and self.encoded is not None, "a model without an encoder"
+        x = self.codes(codes.transpose(1, 2)) + told
+        return blank(self.encoded(self.encoder(x, real=None if bool(real.all()) else real)), real)
 
     # ---------------------------------------------------------------------------------------------------- whole rows
 

@@ -15,8 +15,9 @@ from tts.decoding.autoregressive import Task
 from tts.decoding.constraints import Loops, MonotonicPointer, Position
 from tts.decoding.scores import DepthScorer, Scores, Stepping
 from tts.errors import PromptError, TextError
-from tts.frames import Plan, Utterance
+from tts.frames import Plan, Utterance, frame_mask
 from tts.interfaces import Noise
+from tts.nn.conv import blank
 from tts.nn.kv_cache import KVCache
 from tts.nn.text import lay, left_of, read_prompt
 
@@ -108,6 +109,12 @@ def begin(
     pointer, most = _bounds(config, rows, settings)
     before = torch.tensor([row.n_before for row in rows], device=device)
     planned = _stack([row.planned for row in rows])  # [B, L] where text is aligned
+    laid = [
+        _lay(network, row, text.row(b), voice[b], row.codes.shape[1] + int(row.planned.sum()), settings.pointer == "plan")
+        for b, row in enumerate(rows)
+    ]
+    ahead = _encode(network, rows, laid) if network.encoder is not None else None
+    begins = prompts[:, None] + planned.cumsum(1) - planned
 
     def place(position: Position) -> Tensor:
         """What is told at positions [B] or [B, N], of twice the rows with guidance."""
@@ -116,7 +123,11 @@ def begin(
         left = None
         if settings.pointer == "plan":
             left = (planned.gather(1, phone) - 1 - stayed).masked_fill(done, -1)
-        told = (voice[:, None] + network.place_text(text, token, stayed, left)).view(*position.phone.shape, -1)
+        told = voice[:, None] + network.place_text(text, token, stayed, left)
+        if ahead is not None:  # a phone that lasts longer than planned is told what its last frame is
+            frame = begins.gather(1, phone) + torch.minimum(stayed, (planned.gather(1, phone) - 1).clamp(min=0))
+            told = told + blank(ahead[torch.arange(B, device=device)[:, None], frame.clamp(max=ahead.shape[1] - 1)], ~done)
+        told = told.view(*position.phone.shape, -1)
         return told if settings.guidance == 1 else torch.cat((told, torch.zeros_like(told)))
 
     # 3. the steps of the prompts, and the one that asks for the first frame
@@ -131,10 +142,7 @@ def begin(
     for b, row in enumerate(rows):
         n = row.codes.shape[1]
         codes[b, :, 1 : n + 1] = config.pattern.build(row.codes[None], V)[0, :, :n]
-        if pointer is not None:
-            token = torch.where(row.token == len(row.ids), L, row.token)
-            one = Text(text.vectors[b : b + 1], text.known[b : b + 1])
-            told[b, :n] = network.place_text(one, token[None], row.stays[None], row.left[None])[0]
+        told[b, :n] = laid[b][:n] if ahead is None else laid[b][:n] + ahead[b, :n]
     first = voice if pointer is None else place(pointer.start())[:B]
     told[torch.arange(B, device=device), prompts] = first
     if settings.guidance != 1:
@@ -165,21 +173,43 @@ def begin(
 def whole(network: ARNetwork, row: Row, codes: Tensor) -> tuple[Tensor, Tensor]:
     """A row that is known to its end, codes [K, T] after its prompt: hidden states [S, D], and the codes asked for [S, K]."""
     config, V = network.config, network.config.size
-    P, L = row.codes.shape[1], len(row.ids)
-    known = torch.ones(1, L, dtype=torch.bool, device=codes.device)
+    P = row.codes.shape[1]
+    known = torch.ones(1, len(row.ids), dtype=torch.bool, device=codes.device)
     text = network.read(row.ids[None], known) if row.ids.dim() == 1 else network.read_vectors(row.ids[None], known)
     steps = config.pattern.build(torch.cat((row.codes, codes), 1)[None], V)  # [1, K, S]
     S = steps.shape[2]
-    told = network.hear(row.codes[None], torch.ones(1, P, dtype=torch.bool, device=codes.device)).expand(S, -1)
-    told = told * (torch.arange(S, device=codes.device) >= P)[:, None]
-    if config.text == "aligned":
-        token, stays = lay(row.planned[None], S - P)
-        left = left_of(row.planned[None], token, stays)
-        token = torch.where(token < len(row.planned), row.n_before + token, L)
-        given = ((row.token, token), (row.stays, stays), (row.left, left))
-        told = told + network.place_text(text, *(torch.cat((before[None], after), 1) for before, after in given))[0]
+    voice = network.hear(row.codes[None], torch.ones(1, P, dtype=torch.bool, device=codes.device))[0]
+    told = _lay(network, row, text, voice, S)
+    if network.encoder is not None:
+        N = P + int(row.planned.sum())
+        told = told + F.pad(_encode(network, [row], [told[:N]])[0], (0, 0, 0, S - N))
     hidden = network(F.pad(steps, (1, -1), value=V), told[None], text)
     return hidden[0], steps[0].T
+
+
+def _lay(network: ARNetwork, row: Row, text: Text, voice: Tensor, S: int, as_planned: bool = True) -> Tensor:
+    """What S frames, the prompt's and then the target's, are told of their phones and of the voice [D]: [S, D].
+
+    text: of this row alone. as_planned: frames of the target know how long their phone will last on.
+    """
+    P, none = row.codes.shape[1], text.known.shape[1] - 1
+    told = voice * (torch.arange(S, device=voice.device) >= P)[:, None]
+    if network.config.text != "aligned":
+        return told
+    token, stays = lay(row.planned[None], S - P)
+    left = left_of(row.planned[None], token, stays) if as_planned else torch.full_like(token, -1)
+    token = torch.where(token < len(row.planned), row.n_before + token, none)
+    before = torch.where(row.token < len(row.ids), row.token, none)
+    given = ((before, token), (row.stays, stays), (row.left, left))
+    return told + network.place_text(text, *(torch.cat((prompt[None], target), 1) for prompt, target in given))[0]
+
+
+def _encode(network: ARNetwork, rows: Sequence[Row], laid: Sequence[Tensor]) -> Tensor:
+    """What the encoder tells the frames of prompts and plans, which are told laid [N_b, D]: [B, N, D], zero beyond N_b."""
+    told = torch.nn.utils.rnn.pad_sequence(list(laid), batch_first=True)
+    lengths = torch.tensor([len(frames) for frames in laid], device=told.device)
+    codes = torch.stack([F.pad(row.codes, (0, told.shape[1] - row.codes.shape[1]), value=network.config.size) for row in rows])
+    return network.encode(codes, told, frame_mask(lengths, told.shape[1]))
 
 
 def _bounds(config: ARConfig, rows: Sequence[Row], settings: ARSettings) -> tuple[MonotonicPointer | None, Tensor]:
