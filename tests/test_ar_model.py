@@ -25,8 +25,18 @@ DEPTH = replace(DELAY, head="hierarchical")
 PREFIX = replace(DELAY, text="prefix", end=True, positions="sinusoidal", norm="rms")
 CROSS = replace(DELAY, text="cross", code_dim=None, delays=(0, 0, 2), bias=True)
 LEFT = replace(DEPTH, left=3)
-CONFIGS = [DELAY, DEPTH, LEFT, PREFIX, CROSS, replace(PREFIX, head="hierarchical", code_dim=None, voice=False)]
-NAMES = ["delay", "depth", "left", "prefix", "cross", "depth-prefix"]
+ENCODER = replace(LEFT, encoder_layers=1)
+CONFIGS = [
+    DELAY,
+    DEPTH,
+    LEFT,
+    ENCODER,
+    replace(DELAY, encoder_layers=2),
+    PREFIX,
+    CROSS,
+    replace(PREFIX, head="hierarchical", code_dim=None, voice=False),
+]
+NAMES = ["delay", "depth", "left", "encoder", "delay-encoder", "prefix", "cross", "depth-prefix"]
 every = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 GREEDY = ARSettings(temperature=0.0, guidance=1.0)
 V = 7
@@ -133,7 +143,7 @@ def test_it_says_what_the_loss_finds_least_surprising(config: ARConfig, prompt: 
     model.network.head.register_forward_hook(lambda _module, _given, logits: heard.append(logits))
     model.loss(whole, Frames(row, torch.tensor([T]), config.spec), nothing_random([P], T))
     likeliest = heard[0].argmax(-1).T[None]  # [1, K, S]
-    assert torch.equal(model.pattern.revert(likeliest)[:, :, P:], made.data)
+    assert torch.equal(model.pattern.revert(likeliest)[:, :, -made.data.shape[2] :], made.data)
 
 
 @every
@@ -318,6 +328,8 @@ def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
         {"depth_dim": 6},
         {"code_dim": 0},
         {"norm": "batch"},
+        {"encoder_layers": -1},
+        {"text": "prefix", "encoder_layers": 1},
     ],
 )
 def test_impossible_models_are_refused(wrong: dict[str, object]) -> None:
@@ -325,7 +337,7 @@ def test_impossible_models_are_refused(wrong: dict[str, object]) -> None:
         replace(DELAY, **wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("config", [DELAY, DEPTH, LEFT, CROSS])
+@pytest.mark.parametrize("config", [DELAY, DEPTH, LEFT, ENCODER, CROSS])
 def test_the_likelihood_of_codes_is_what_training_calls_their_surprise(config: ARConfig) -> None:
     model = backend(config)
     asked = utterance([0], config, prompt=False)

@@ -73,7 +73,7 @@ def flow_step(x: Tensor, velocity: Tensor, step: float, scale: float = 1.0) -> T
 
 def check_rows(logits: Tensor, uniforms: Tensor, policy: Policy) -> None:
     """Raise ShapeError or SettingsError where they are not as `sample_codes` says."""
-    if logits.dim() != 3 or uniforms.shape != logits.shape[:2]:
+    if len(logits.shape) != 3 or uniforms.shape != logits.shape[:2]:
         raise ShapeError(f"logits must be [B, K, V] and uniforms [B, K], got {tuple(logits.shape)}, {tuple(uniforms.shape)}")
     policy.check_books(logits.shape[1])
 

@@ -53,8 +53,9 @@ class ARBackend(nn.Module):
                 text layers. No prompt: the first frames of the row, as many as the draw says, play its part.
             target: codes [B, K, T] of the whole row, anything beyond its length. noise: from `draw.draw`, on the same device.
         Returns:
-            "codes": mean cross-entropy in nats of all codes of real frames, the prompt's too; "book0": that of book 0;
-            "advance": of moving on to the next phone, where text is aligned; "loss": codes + advance_weight * advance.
+            "codes": mean cross-entropy in nats of all codes of real frames, the prompt's too, unless an encoder has seen them;
+            "book0": that of book 0; "advance": of moving on to the next phone, where text is aligned; "loss": codes +
+            advance_weight * advance.
         """
         check_fit("the target", target.spec, "the autoregressive backend", self.emits)
         assert utterance.prompt is None, "in training the prompt is the beginning of the target"
@@ -62,14 +63,15 @@ class ARBackend(nn.Module):
         T = target.data.shape[-1]
         real = frame_mask(target.lengths, T)
         codes = target.data.masked_fill(~real[:, None], V)
-        # 1. what is read, what is asked for
-        said, wanted = self._steps(codes.masked_fill(noise.masked[:, None], V)), self._steps(codes)
+        is_prompt = torch.arange(T, device=real.device) < noise.prompt[:, None]
+        # 1. what is read, what is asked for: not the prompt of an encoder, which has seen it
+        asked = codes if self.network.encoder is None else codes.masked_fill(is_prompt[:, None], V)
+        said, wanted = self._steps(codes.masked_fill(noise.masked[:, None], V)), self._steps(asked)
         S = wanted.shape[2]
         wanted = wanted.masked_fill(wanted == V, IGNORED)
         if self.config.end:
             wanted[:, 0].scatter_(1, target.lengths[:, None], V)
         # 2. what is told
-        is_prompt = torch.arange(T, device=real.device) < noise.prompt[:, None]
         voice = self.network.hear(target.data.masked_fill(~real[:, None], 0), is_prompt & real)
         told = voice[:, None] * (torch.arange(S, device=real.device) >= noise.prompt[:, None])[..., None]
         text, token_frames = self._text(utterance, noise)
