@@ -26,16 +26,8 @@ PREFIX = replace(DELAY, text="prefix", end=True, positions="sinusoidal", norm="r
 CROSS = replace(DELAY, text="cross", code_dim=None, delays=(0, 0, 2), bias=True)
 LEFT = replace(DEPTH, left=3)
 ENCODER = replace(LEFT, encoder_layers=1)
-CONFIGS = [
-    DELAY,
-    DEPTH,
-    LEFT,
-    ENCODER,
-    replace(DELAY, encoder_layers=2),
-    PREFIX,
-    CROSS,
-    replace(PREFIX, head="hierarchical", code_dim=None, voice=False),
-]
+BARE = replace(PREFIX, head="hierarchical", code_dim=None, voice=False)
+CONFIGS = [DELAY, DEPTH, LEFT, ENCODER, replace(DELAY, encoder_layers=2), PREFIX, CROSS, BARE]
 NAMES = ["delay", "depth", "left", "encoder", "delay-encoder", "prefix", "cross", "depth-prefix"]
 every = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 GREEDY = ARSettings(temperature=0.0, guidance=1.0)

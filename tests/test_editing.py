@@ -319,6 +319,9 @@ def test_the_command_writes_a_file_whose_other_samples_are_those_of_the_first(ti
     same = np.flatnonzero(before[: len(after)] != after[: len(before)])
     assert same[0] > 3000  # until the first cross-fade
     assert np.array_equal(before[-RATE:], after[-RATE:])
+    assert "warning" not in done.output
+    lossy = ["edit", str(source), str(tmp_path / "out.ogg"), *texts, "--system", str(tiny_folder), "--set", "steps=1"]
+    assert ".ogg changes all samples a little" in CliRunner().invoke(app, lossy).output
 
 
 # --------------------------------------------------------------------------------------------------------------- codes

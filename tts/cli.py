@@ -147,7 +147,10 @@ def edit(
         recording, before, after, backend=backend, seed=seed, language=language, check=check, settings=chosen
     )
     path, report = audio.save(out), audio.report
-    for warning in report.warnings:
+    warnings = list(report.warnings)
+    if path.suffix.lower() not in (".wav", ".flac"):
+        warnings.append(f"{path.suffix} changes all samples a little; .wav and .flac keep those that were not edited")
+    for warning in warnings:
         errors.print(f"[yellow]warning:[/] {_plain(warning)}")
     rate = audio.sample_rate
     new = ", ".join(f"{edit.new[0] / rate:.2f} to {edit.new[1] / rate:.2f} s" for edit in report.edits)

@@ -41,10 +41,20 @@ class Piece:
     gap: float
 
 
+DOCUMENTS = {
+    b"%PDF": "a PDF",
+    b"PK\3\4": "a zipped document, like .docx, .odt and .epub",
+    b"{\\rtf": "an RTF",
+    b"\xd0\xcf\x11\xe0": "a .doc",
+}
+
+
 def decode(data: bytes, name: str = "the text") -> str:
     """What a file holds: UTF-8, or UTF-16 with its mark in front. Raises TextError: it is neither, or too long."""
     if len(data) > MOST:
         raise TextError(f"{name} holds {len(data) / 1e6:.1f} MB; at most {MOST / 1e6:g} MB are read, so cut it in parts")
+    if kind := next((kind for magic, kind in DOCUMENTS.items() if data.startswith(magic)), ""):
+        raise TextError(f"{name} is {kind}, not text; save it as plain text in UTF-8")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
     elif b"\0" in data:
