@@ -15,14 +15,16 @@ from tts.backends.masked.draw import MaskedDrawConfig
 from tts.backends.masked.model import MaskedBackend
 from tts.decoding.commit import FilterConfig
 from tts.errors import SettingsError
+from tts.nn.text import lay, left_of
 from tts.text.tokens import PHONES
 from tts.train import codes
 from tts.train import filter as recipe_of_filter
 from tts.train.assemble import find_part, note_configs
+from tts.train.borrow import borrow_causal, borrow_masked
 from tts.train.data import Corpus
 from tts.train.filter import FilterRecipe, FilterTask
 from tts.train.loop import LoopConfig, fit
-from tts.train.masked import MaskedBackendTask, MaskedRecipe, borrow
+from tts.train.masked import MaskedBackendTask, MaskedRecipe
 
 TINY = MaskedConfig(dim=16, depth=1, heads=2, head_dim=8, text_dim=8, text_layers=1, code_dim=4)
 STRESSED, PLAIN = PHONES.id("ˈæ"), PHONES.id("æ")
@@ -161,12 +163,24 @@ def test_a_borrowed_transformer_that_looks_back_only_says_what_its_lender_says(t
     torch.manual_seed(0)
     lender = ARBackend(ARConfig(**both, kv_heads=1, left=4, head="hierarchical", depth_dim=8)).eval()
     backend = MaskedBackend(MaskedConfig(**both)).eval()
-    filled = borrow(backend, lender.state_dict())
+    filled = borrow_causal(backend, lender.state_dict())
     assert all(any(name.startswith(f"network.{part}.") for name in filled) for part in ("codes", "text", "text_in", "voice"))
     x, back = torch.randn(2, 5, 16), torch.ones(5, 5).tril().bool()
     with torch.no_grad():
         said = backend.network.transformer(x, torch.ones(2), None, back)
         torch.testing.assert_close(said, lender.network.trunk(x))
+    again = ARBackend(replace(lender.config, encoder_layers=2, left=16)).eval()  # lent back: the mean of repeated heads
+    borrow_masked(again, backend.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(again.network.trunk(x), lender.network.trunk(x))
+        torch.testing.assert_close(again.network.encoder(x), backend.network.transformer(x, torch.ones(2), None))
+        ids, known = torch.tensor([[3, 4]] * 2), torch.ones(2, 2).bool()
+        frames = torch.tensor([[2, 3]] * 2)
+        token, stays = lay(frames, 5)
+        masked = backend.network.place_text(backend.network.read(ids, known), frames, 5)
+        want = backend.network.text_in(masked + backend.network.book.weight[0])
+        got = again.network.place_text(again.network.read(ids, known), token, stays, left_of(frames, token, stays))
+        torch.testing.assert_close(got, want)
 
 
 def test_a_backend_of_other_codes_lends_nothing(toy):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Generator, Tensor
@@ -15,7 +16,9 @@ from tts.backends.ar.config import ARConfig
 from tts.backends.ar.draw import ARDraw, ARDrawConfig, draw
 from tts.backends.ar.model import ARBackend
 from tts.frames import Frames, Utterance
+from tts.train.borrow import borrow_masked, find_lender
 from tts.train.codes import CodeRecipe, CodeTask
+from tts.train.data import Corpus
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,17 @@ class ARRecipe(CodeRecipe):
 
     model: ARConfig = field(default_factory=ARConfig)
     draw: ARDrawConfig = field(default_factory=ARDrawConfig)
+    borrow: str = ""  # a system or a run whose masked backend lends its weights, see tts/train/borrow.py
 
 
 class ARTask(CodeTask):
     name = "ar"
     recipe: ARRecipe
+
+    def __init__(self, recipe: ARRecipe, train: Corpus, valid: Corpus, cache: Path | None = None) -> None:
+        super().__init__(recipe, train, valid, cache)
+        if recipe.borrow:
+            borrow_masked(self.backend, find_lender("masked", recipe.borrow, self.backend))
 
     def build(self, own: Mapping[str, Any]) -> ARBackend:
         return ARBackend(replace(self.recipe.model, **own))

@@ -17,9 +17,8 @@ from torch import Generator, Tensor
 from tts.backends.masked.config import MaskedConfig
 from tts.backends.masked.draw import MaskedDraw, MaskedDrawConfig, draw
 from tts.backends.masked.model import MaskedBackend
-from tts.errors import SettingsError
 from tts.frames import Frames, Utterance
-from tts.train.assemble import find_part
+from tts.train.borrow import borrow_causal, find_lender
 from tts.train.codes import CodeRecipe, CodeTask
 from tts.train.data import Corpus
 
@@ -30,9 +29,7 @@ class MaskedRecipe(CodeRecipe):
 
     model: MaskedConfig = field(default_factory=MaskedConfig)
     draw: MaskedDrawConfig = field(default_factory=MaskedDrawConfig)
-    # A system or a run whose autoregressive backend lends its weights: a causal model soon learns to look both ways
-    # (Gong et al. 2024, arXiv:2410.17891).
-    borrow: str = ""
+    borrow: str = ""  # a system or a run whose autoregressive backend lends its weights, see tts/train/borrow.py
 
 
 class MaskedBackendTask(CodeTask):
@@ -42,10 +39,7 @@ class MaskedBackendTask(CodeTask):
     def __init__(self, recipe: MaskedRecipe, train: Corpus, valid: Corpus, cache: Path | None = None) -> None:
         super().__init__(recipe, train, valid, cache)
         if recipe.borrow:
-            lender = find_part("backend.ar", "ar", recipe.borrow)
-            if (lender.emits, lender.table) != (self.backend.emits, self.backend.table):
-                raise SettingsError(f"the backend of {recipe.borrow} has other codes or symbols, and nothing to lend")
-            borrow(self.backend, lender.state_dict())
+            borrow_causal(self.backend, find_lender("ar", recipe.borrow, self.backend))
 
     def build(self, own: Mapping[str, Any]) -> MaskedBackend:
         return MaskedBackend(replace(self.recipe.model, **own))
@@ -65,25 +59,3 @@ class MaskedBackendTask(CodeTask):
 
     def score(self, utterance: Utterance, target: Frames, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.backend.loss(utterance, target, MaskedDraw(**{f.name: batch[f.name] for f in fields(MaskedDraw)}))
-
-
-@torch.no_grad()
-def borrow(backend: MaskedBackend, lent: Mapping[str, Tensor]) -> list[str]:
-    """Fill a backend with the weights of an autoregressive one that mean the same and have the same shape; returns their names.
-
-    Its trunk's layers become the transformer's. Keys and values that several queries shared are repeated for each of them.
-    """
-    own, filled = backend.state_dict(), []
-    heads, width = backend.config.heads, backend.config.head_dim
-    for name, given in lent.items():
-        name = name.replace(".trunk.", ".transformer.").replace("norm.", "norm.norm.") if ".trunk." in name else name
-        if name not in own:
-            continue
-        if name.endswith("qkv.weight") and len(given) < len(own[name]):
-            shared = (len(given) // width - heads) // 2
-            parts = given.unflatten(0, (-1, width)).split((heads, shared, shared))
-            given = torch.cat([part.repeat_interleave(heads // len(part), 0) for part in parts]).flatten(0, 1)
-        if own[name].shape == given.shape:
-            own[name].copy_(given)
-            filled.append(name)
-    return filled
