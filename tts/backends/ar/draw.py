@@ -34,6 +34,7 @@ class ARDrawConfig:
     drop_all: float = 0.1  # the prompt and the text together
     hide_prompt_phones: float = 0.15
     mask: float = 0.15  # share of the frames, MEAP (arXiv:2502.07490), section 3
+    mask_varies: bool = False  # from row to row, uniform from none to twice that
     hide_plan: float = 0.2  # so that the model can lead, too
 
 
@@ -59,5 +60,10 @@ def draw(
         prompt = torch.where(whole & (joins > 0), joins, prompt)
     drop_all = chance(config.drop_all)
     prompt = prompt.masked_fill(chance(config.drop_prompt) | drop_all, 0)
-    hide_phones, masked = chance(config.hide_prompt_phones), chance(config.mask, T)
-    return ARDraw(prompt, drop_all, hide_phones, masked, chance(config.hide_plan))
+    hide_phones, masked, hide_plan = (
+        chance(config.hide_prompt_phones),
+        torch.rand(B, T, generator=generator),
+        chance(config.hide_plan),
+    )
+    shares = 2 * config.mask * torch.rand(B, 1, generator=generator) if config.mask_varies else config.mask
+    return ARDraw(prompt, drop_all, hide_phones, masked < shares, hide_plan)
