@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tts.backends.ar.config import ARConfig, ARSettings
-from tts.backends.ar.draw import ARDraw, draw
+from tts.backends.ar.draw import ARDraw, ARDrawConfig, draw
 from tts.backends.ar.heads import DepthHead
 from tts.backends.ar.model import ARBackend
 from tts.backends.ar.rows import begin, make_row
@@ -251,6 +251,8 @@ def test_a_draw_is_what_its_generator_says() -> None:
     assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in one.__dataclass_fields__)
     assert (one.prompt[one.drop_text] == 0).all() and 0.4 < (one.prompt == 20).float().mean() < 0.8
     assert one.prompt.max() <= 30 and abs(one.masked.float().mean() - 0.15) < 0.02
+    varied = draw(lengths, ARDrawConfig(mask=0.4, mask_varies=True), torch.Generator().manual_seed(3)).masked.float().mean(1)
+    assert abs(varied.mean() - 0.4) < 0.03 and varied.min() < 0.1 and varied.max() > 0.7
 
 
 @torch.no_grad()

@@ -60,10 +60,8 @@ def draw(
         prompt = torch.where(whole & (joins > 0), joins, prompt)
     drop_all = chance(config.drop_all)
     prompt = prompt.masked_fill(chance(config.drop_prompt) | drop_all, 0)
-    hide_phones, masked, hide_plan = (
-        chance(config.hide_prompt_phones),
-        torch.rand(B, T, generator=generator),
-        chance(config.hide_plan),
-    )
-    shares = 2 * config.mask * torch.rand(B, 1, generator=generator) if config.mask_varies else config.mask
-    return ARDraw(prompt, drop_all, hide_phones, masked < shares, hide_plan)
+    hide_phones = chance(config.hide_prompt_phones)
+    lots = torch.rand(B, T, generator=generator)
+    hide_plan = chance(config.hide_plan)
+    share = 2 * config.mask * torch.rand(B, 1, generator=generator) if config.mask_varies else config.mask
+    return ARDraw(prompt, drop_all, hide_phones, lots < share, hide_plan)
