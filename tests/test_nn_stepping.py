@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tts.errors import ShapeError
+from tts.nn import stepping
 from tts.nn.decoder import Decoder, DecoderConfig
 from tts.nn.stepping import Stepper, step
 
@@ -46,6 +47,24 @@ def test_a_step_is_the_whole_network_at_one_position(kind, lengths, dtype):
         whole.advance(1)
         stepped.advance(1)
     assert torch.equal(whole.k, stepped.k) and torch.equal(whole.v, stepped.v)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [(4, 4, 4), (0, 7, 3)])
+@torch.no_grad()
+def test_what_is_compiled_is_what_is_written(kind, lengths, monkeypatch):
+    decoder, text = make(kind)
+    before, x = torch.randn(3, 7, 16), torch.randn(3, 16)
+    said = []
+    for compiled in (True, False):
+        monkeypatch.setattr(stepping, "scripted", stepping.scripted if compiled else lambda function: function)
+        cache = decoder.cache(3, 12, None if text is None else decoder.remember(text))
+        decoder(before, cache)
+        cache.advance(lengths)
+        stepper = Stepper(decoder, cache)
+        assert isinstance(stepper.attend, torch.jit.ScriptFunction) == compiled
+        said.append((stepper(x, cache), stepper.at(x, torch.tensor(lengths), 12), cache.kv))
+    assert all(torch.equal(a, b) for a, b in zip(*said, strict=True))
 
 
 @torch.no_grad()

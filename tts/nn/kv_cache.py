@@ -28,7 +28,8 @@ class Memory:
 
 
 class KVCache:
-    """k, v: [layers, R, heads, capacity, head_dim]; lengths: positions held by each row.
+    """kv: [layers, R, 2, heads, capacity, head_dim], and its halves k, v: [layers, R, heads, capacity, head_dim]; lengths:
+    positions held by each row.
 
     It never grows and never copies what it holds: every layer `write`s, then all rows `advance` at once.
     """
@@ -44,8 +45,8 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         memory: Memory | None = None,
     ) -> None:
-        self.k = torch.zeros(layers, rows, heads, capacity, head_dim, device=device, dtype=dtype)
-        self.v = torch.zeros_like(self.k)
+        self.kv = torch.zeros(layers, rows, 2, heads, capacity, head_dim, device=device, dtype=dtype)
+        self.k, self.v = self.kv.unbind(2)
         self.lengths = [0] * rows
         self.memory = memory
         self.prepared: Any = None  # what steps with this cache have in common, see tts/nn/stepping.py

@@ -11,16 +11,22 @@ What each kernel takes, and which is the fastest, was measured: docs/speed.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tts.errors import SettingsError
+from tts.nn.scripted import scripted
+
+if TYPE_CHECKING:
+    Packed: TypeAlias = Any
+else:
+    Packed = torch.classes.quantized.LinearPackedParamsBase
 
 LEAST = 1 << 15  # weights of a matrix below which the conversions cost more than is won
-LARGE = 1 << 19  # weights from which on products of eight-bit numbers are faster than those of bfloat16
+LARGE = 1 << 18  # weights from which on products of eight-bit numbers are faster than those of bfloat16
 FEW = 16  # rows up to which a product is bound by memory; for more the weights are widened, and read once
 GROUPS = (256, 128, 64, 32)  # of four bits: inputs that share a scale, as the kernel takes them
 WORSE = 1.1  # "auto" takes the largest group whose error is at most so many times that of the smallest
@@ -113,8 +119,14 @@ class EightByEight(Small):
         self.packed: Any = torch.ops.quantized.linear_prepack(packed, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), self.packed, False)
-        return y
+        return scripted(multiply)(x, self.packed)
+
+
+def multiply(x: Tensor, packed: Packed) -> Tensor:
+    """x [..., in] float by packed weights to [..., out]. Called from Python, the operator takes longer to look at `packed` than
+    a small product does."""
+    y: Tensor = torch.ops.quantized.linear_dynamic(x.float(), packed, False)
+    return y
 
 
 class Four(Small):
