@@ -17,7 +17,7 @@ from tts.decoding.autoregressive import Task, decode
 from tts.decoding.masked import MaskedTask, decode_masked
 from tts.decoding.schedules import Passes
 from tts.decoding.scores import Scores
-from tts.sampling.fused import samplers_for
+from tts.sampling.fused import sampler_for
 from tts.sampling.policy import Policy
 
 POLICY = Policy(guidance=3.0, repetition_penalty=1.1, repetition_window=16, temperature=0.9, top_k=250, top_p=0.95)
@@ -29,10 +29,10 @@ def sampler(pace: Pace = Pace(), K: int = 8, V: int = 1024, policy: Policy = POL
     with threads(1), torch.inference_mode():
         scores = _scores(K, V)
         eager, said = Eager(policy, V), torch.randint(0, V, (1, K, policy.repetition_window))
-        sample, guided = samplers_for("cpu")
+        sample = sampler_for("cpu")
         uniforms = torch.rand(1, K)
         alone = {
-            "ours": call(lambda: sample(guided(scores, policy.guidance), uniforms, policy, said)),
+            "ours": call(lambda: sample(scores, uniforms, policy, said)),
             EAGER: call(lambda: eager.draw(scores, said)),
         }
         whole = {"ours": looped(scores, K, V, policy), EAGER: call(eager.stepping(scores, K))}

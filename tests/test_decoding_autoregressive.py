@@ -213,7 +213,7 @@ def solve(problem: dict, items: list[int]) -> tuple[Tensor, Tensor, dict, Task]:
         pointer = MonotonicPointer(padded[..., 0], padded[..., 1], torch.tensor([len(row) for row in rows]))
 
         def text(position):
-            here = (10 * position.phone + position.stayed)[:, None]
+            here = (10 * position.phone + position.stayed)[..., None]
             return here if policy.guidance == 1 else torch.cat((here, torch.zeros_like(here)))
 
     if problem["before"]:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts.decoding.constraints import Loops, MonotonicPointer, Unconstrained
+from tts.decoding.constraints import Loops, MonotonicPointer
 from tts.errors import SettingsError, ShapeError
 
 bounds = st.lists(
@@ -94,13 +94,6 @@ def test_an_item_without_phones_is_done_before_it_begins():
     pointer = MonotonicPointer.planned(torch.zeros(2, 1, dtype=torch.int64), torch.tensor([1, 0]))
     assert pointer.start().done.tolist() == [True, True]
     assert pointer.start().phone.tolist() == [0, 0]
-
-
-def test_unconstrained_items_may_end_at_once_and_end_in_a_loop():
-    free = Unconstrained(torch.zeros(2))
-    position = free.start()
-    assert free.may_end(position).all()
-    assert free.follow(position, None, torch.zeros(2), torch.tensor([False, True])).done.tolist() == [False, True]
 
 
 def test_bounds_that_cannot_be_are_typed_errors():

@@ -312,7 +312,7 @@ def test_at_full_size_at_most_one_code_in_ten_thousand_differs(dtype):
 
 
 def test_a_cpu_draws_by_the_lean_sampler():
-    assert fused.samplers_for("cpu") == (lean.sample_codes, lean.guided)
+    assert fused.sampler_for("cpu") is lean.sample_guided
     assert not paths.available("cpu")
 
 
@@ -320,7 +320,7 @@ def test_without_triton_the_error_says_what_to_install(monkeypatch):
     for module in (fused, paths):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert not paths.available("cuda")
-    assert fused.samplers_for("cuda") == (reference.sample_codes, reference.guided)
+    assert fused.sampler_for("cuda") is reference.sample_guided
     with pytest.raises(MissingPackageError, match="pip install triton"):
         fused.flow_step(torch.zeros(1, 2), torch.zeros(1, 2), 0.1)
 

@@ -1,6 +1,7 @@
 """The sampler of a CPU says what the plain definition says, code for code."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,8 @@ def test_it_draws_the_codes_of_the_definition(policy, ties, scale):
     uniforms = (torch.randint(0, 2**23, (B, K), generator=generator) + 0.5) / 2**23
     history = torch.randint(-1, V + 1, (B, K, 4), generator=generator)
     forbidden = torch.rand(B, 1, V, generator=generator) < 0.3
-    said = [each.sample_codes(each.guided(logits, scale), uniforms, policy, history, forbidden) for each in (lean, reference)]
+    policy = replace(policy, guidance=scale)
+    said = [each.sample_guided(logits, uniforms, policy, history, forbidden) for each in (lean, reference)]
     assert torch.equal(*said)
     assert torch.equal(logits, before)
 
@@ -45,7 +47,7 @@ def test_at_the_ends_of_the_unit_interval_only_what_is_possible_is_drawn(u):
     logits = torch.full((1, 1, 8), -torch.inf)
     logits[0, 0, [2, 5]] = torch.tensor([1.0, -200.0])
     for policy in (Policy(), Policy(top_k=3), Policy(min_p=0.0)):
-        assert lean.sample_codes(logits, torch.tensor([[u]]), policy).item() == 2
+        assert lean.sample_guided(logits, torch.tensor([[u]]), policy).item() == 2
 
 
 @pytest.mark.parametrize("logits", [[math.nan, 0.0], [math.inf, 0.0], [-math.inf, -math.inf]])
@@ -53,15 +55,25 @@ def test_at_the_ends_of_the_unit_interval_only_what_is_possible_is_drawn(u):
 def test_scores_that_allow_nothing_are_damaged_weights(logits, temperature):
     rows = torch.tensor([[[0.0, 1.0], logits]])
     with pytest.raises(CheckpointError, match="item 0, codebook 1"):
-        lean.sample_codes(rows, torch.full((1, 2), 0.5), Policy(temperature=temperature))
+        lean.sample_guided(rows, torch.full((1, 2), 0.5), Policy(temperature=temperature))
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_denormal_numbers_are_treated_as_before(flushed):
+    torch.set_flush_denormal(flushed)
+    try:
+        lean.sample_guided(torch.randn(1, 2, 5), torch.full((1, 2), 0.5), Policy())
+        assert (torch.tensor([1e-20]) * 1e-20 == 0).item() is flushed
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_an_empty_batch_has_no_codes():
-    assert lean.sample_codes(torch.zeros(0, 2, 5), torch.zeros(0, 2), Policy(top_k=2)).shape == (0, 2)
+    assert lean.sample_guided(torch.zeros(0, 2, 5), torch.zeros(0, 2), Policy(top_k=2)).shape == (0, 2)
 
 
 def test_what_does_not_fit_is_a_typed_error():
     with pytest.raises(ShapeError, match=r"logits must be \[B, K, V\]"):
-        lean.sample_codes(torch.zeros(1, 5), torch.zeros(1, 2), Policy())
+        lean.sample_guided(torch.zeros(1, 5), torch.zeros(1, 2), Policy())
     with pytest.raises(SettingsError, match="top_k must be one value or 2"):
-        lean.sample_codes(torch.zeros(1, 2, 5), torch.zeros(1, 2), Policy(top_k=(1, 2, 3)))
+        lean.sample_guided(torch.zeros(1, 2, 5), torch.zeros(1, 2), Policy(top_k=(1, 2, 3)))

@@ -16,7 +16,7 @@ from tts.errors import SettingsError, ShapeError
 class Position:
     """Where each item is in its text: phone [B] int64, stayed [B] int64 frames that it has lasted before this one, done [B].
 
-    Where done, all of the text has been said, and phone stays the last one.
+    Where done, all of the text has been said: phone stays the last one, and stayed is 0.
     """
 
     phone: Tensor
@@ -45,23 +45,6 @@ class TokenConstraint(Protocol):
             push: [B] bool, items that are caught in a loop and should go on if they may.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Unconstrained:
-    """No phones are followed, and an item may end at any time; it does when it is caught in a loop. batch: [B], any tensor."""
-
-    batch: Tensor
-
-    def start(self) -> Position:
-        zeros = torch.zeros_like(self.batch, dtype=torch.int64)
-        return Position(zeros, zeros, zeros.bool())
-
-    def may_end(self, position: Position) -> Tensor:
-        return torch.ones_like(position.done)
-
-    def follow(self, position: Position, odds: Tensor | None, uniforms: Tensor, push: Tensor) -> Position:
-        return Position(position.phone, position.stayed + 1, position.done | push)
 
 
 @dataclass(frozen=True)
@@ -115,7 +98,8 @@ class MonotonicPointer:
         t = torch.arange(T, device=ends.device).expand(len(ends), T).contiguous()
         last = (ends < ends[:, -1:]).sum(1, keepdim=True)  # the last phone that is spoken
         phone = torch.minimum(torch.searchsorted(ends, t, right=True), last)
-        return Position(phone, t - (ends - lasts).gather(1, phone), t >= ends[:, -1:])
+        done = t >= ends[:, -1:]
+        return Position(phone, (t - (ends - lasts).gather(1, phone)).masked_fill(done, 0), done)
 
     def start(self) -> Position:
         B = len(self.lengths)
@@ -132,7 +116,7 @@ class MonotonicPointer:
         moves = (lasted >= self._of(self.most, position)) | (wants & (lasted >= self._of(self.least, position)))
         there = self._arrive(position.phone, position.phone)
         phone = position.phone.where(~moves | position.done, there.phone)
-        return Position(phone, lasted.where(~moves, 0), position.done | (moves & there.done))
+        return Position(phone, lasted.where(~moves & ~position.done, 0), position.done | (moves & there.done))
 
     @cached_property
     def _spoken(self) -> Tensor:

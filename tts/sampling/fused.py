@@ -28,13 +28,18 @@ from tts.sampling.steps import Steps
 Sampler: TypeAlias = Callable[..., Tensor]  # as reference.sample_codes
 
 
-def samplers_for(device: torch.device | str) -> tuple[Sampler, Callable[[Tensor, float], Tensor]]:
-    """`sample_codes` and `guided` for a device: the kernel, or else on a CPU the lean ones, elsewhere the definitions."""
+def sampler_for(device: torch.device | str) -> Sampler:
+    """`sample_guided` for a device: by the kernel, or else on a CPU the lean one, elsewhere the definition."""
     if paths.fused(device):
-        return sample_codes, reference.guided
-    if torch.device(device).type == "cpu":
-        return lean.sample_codes, lean.guided
-    return reference.sample_codes, reference.guided
+        return sample_guided
+    return lean.sample_guided if torch.device(device).type == "cpu" else reference.sample_guided
+
+
+def sample_guided(
+    logits: Tensor, uniforms: Tensor, policy: Policy, history: Tensor | None = None, forbidden: Tensor | None = None
+) -> Tensor:
+    """As tts/sampling/reference.py's."""
+    return sample_codes(reference.guided(logits, policy.guidance), uniforms, policy, history, forbidden)
 
 
 def sample_codes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 from tts.errors import SettingsError
@@ -50,7 +51,7 @@ class Policy:
                 f"top_p and min_p exclude each other, got {self.top_p!r} and {self.min_p!r}; set one of them to None"
             )
 
-    @property
+    @cached_property
     def penalises(self) -> bool:
         """Whether the codes before matter."""
         penalty = self.repetition_penalty
@@ -58,10 +59,15 @@ class Policy:
 
     def check_books(self, K: int) -> None:
         """Raise SettingsError where an option is given for each codebook, but not for K."""
-        for name in ("repetition_penalty", "temperature", "top_k"):
-            value = getattr(self, name)
-            if isinstance(value, tuple) and len(value) != K:
+        for name, value in self._by_book.items():
+            if len(value) != K:
                 raise SettingsError(f"{name} must be one value or {K}, one for each codebook; got {len(value)}: {value}")
+
+    @cached_property
+    def _by_book(self) -> dict[str, tuple[Any, ...]]:
+        """The options that are given for each codebook."""
+        every = {name: getattr(self, name) for name in ("repetition_penalty", "temperature", "top_k")}
+        return {name: value for name, value in every.items() if isinstance(value, tuple)}
 
     def book(self, k: int) -> Policy:
         """What holds for codebook k alone."""

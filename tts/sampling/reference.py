@@ -9,7 +9,10 @@ code at which the sum exceeds u * M. No other randomness, so one uniform gives o
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tts.errors import CheckpointError, ShapeError
@@ -46,6 +49,13 @@ def sample_codes(
     return _likeliest(x) if policy.temperature == 0 else _draw(x / policy.temperature, uniforms, policy)
 
 
+def sample_guided(
+    logits: Tensor, uniforms: Tensor, policy: Policy, history: Tensor | None = None, forbidden: Tensor | None = None
+) -> Tensor:
+    """`sample_codes` by all of the policy: of logits [2B, K, V] that it guides, or where its guidance is 1 [B, K, V]."""
+    return sample_codes(guided(logits, policy.guidance), uniforms, policy, history, forbidden)
+
+
 def guided(logits: Tensor, scale: float) -> Tensor:
     """Scores [2B, ...] of conditional and then unconditional rows to [B, ...], in float32; at scale 1 there is one group.
 
@@ -71,7 +81,7 @@ def flow_step(x: Tensor, velocity: Tensor, step: float, scale: float = 1.0) -> T
     return (x.float() + step * v).to(x.dtype)
 
 
-def check_rows(logits: Tensor, uniforms: Tensor, policy: Policy) -> None:
+def check_rows(logits: Tensor | NDArray[Any], uniforms: Tensor | NDArray[Any], policy: Policy) -> None:
     """Raise ShapeError or SettingsError where they are not as `sample_codes` says."""
     if len(logits.shape) != 3 or uniforms.shape != logits.shape[:2]:
         raise ShapeError(f"logits must be [B, K, V] and uniforms [B, K], got {tuple(logits.shape)}, {tuple(uniforms.shape)}")
