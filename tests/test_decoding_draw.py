@@ -15,6 +15,8 @@ FILTERS = [
     Policy(top_k=3),
     Policy(top_p=0.7),
     Policy(min_p=0.3),
+    Policy(min_p=0.2, temperature=2.0),
+    Policy(top_k=4, min_p=0.3),
     Policy(temperature=0.5, top_k=2),
     Policy(temperature=0),
 ]
@@ -35,6 +37,13 @@ def test_a_cell_is_drawn_by_the_law_of_the_sampler(policy):
         else logits[0].masked_fill(logits[0] < logits[0].topk(policy.top_k).values[-1], -torch.inf)
     )
     assert torch.allclose(confidence, among.softmax(-1)[ours], atol=1e-6)  # neither temperature nor top-p moves it
+
+
+def test_at_min_p_one_only_the_likeliest_are_drawn_whatever_the_cells_beside():
+    logits = torch.tensor([[0.0, 2.0, 2.0, 1.0], [0.0, 3.0, 1.0, 0.0]])
+    for u, first in ((0.01, 1), (0.99, 2)):
+        codes, _ = draw(logits, torch.tensor([u, u]), Policy(min_p=1.0), torch.ones(2))
+        assert codes.tolist() == [first, 1]
 
 
 def test_magnets_confidence_is_read_after_the_temperature():

@@ -173,9 +173,16 @@ def in_blocks(x: Tensor, length: int, fill: float | bool) -> Tensor:
 
 def _all_but_worst(score: Tensor, masked: Tensor, stay: Tensor) -> Tensor:
     """Masked units [B, U] but for those with the `stay` [B] lowest scores, of equal ones the first."""
-    order = score.masked_fill(~masked, torch.inf).argsort(dim=-1, stable=True)
+    order = _rising(score.masked_fill(~masked, torch.inf))
     worst = torch.arange(order.shape[1], device=order.device) < stay[:, None]
     return masked & ~torch.zeros_like(masked).scatter(1, order, worst)
+
+
+def _rising(x: Tensor) -> Tensor:
+    """The order of each row, equal ones as they stand; of few numbers NumPy takes a quarter of torch's time."""
+    if x.device.type != "cpu":
+        return x.argsort(dim=-1, stable=True)
+    return torch.from_numpy(x.numpy().argsort(-1, kind="stable"))
 
 
 def _uniforms(candidates: Candidates) -> Tensor:
