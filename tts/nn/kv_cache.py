@@ -46,7 +46,7 @@ class KVCache:
         memory: Memory | None = None,
     ) -> None:
         self.kv = torch.zeros(layers, rows, 2, heads, capacity, head_dim, device=device, dtype=dtype)
-        self.k, self.v = self.kv.unbind(2)
+        self.k, self.v = self.kv[:, :, 0], self.kv[:, :, 1]
         self.lengths = [0] * rows
         self.memory = memory
         self.prepared: Any = None  # what steps with this cache have in common, see tts/nn/stepping.py
