@@ -11,7 +11,7 @@ _beside = Path(__file__).resolve().parent.parent
 if (_beside / "codecs" / "__init__.py").is_file():
     __path__.append(str(_beside))
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 if TYPE_CHECKING:
     from tts.api import stream, synthesize
