@@ -85,7 +85,7 @@ def test_it_is_a_backend_that_streams_and_can_be_trained(config: ARConfig) -> No
 @every
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_row_alone_and_in_company_has_the_same_codes(config: ARConfig, guidance: float) -> None:
-    model, settings = backend(config), ARSettings(guidance=guidance)
+    model, settings = backend(config), ARSettings(guidance=guidance, repetition_penalty=1.5)
     together = model.generate(utterance([0, 1, 2], config), settings)
     if config.text == "aligned":
         assert together.lengths.tolist() == [7, 11, 6]  # exactly the plan, never the prompt
@@ -96,6 +96,30 @@ def test_a_row_alone_and_in_company_has_the_same_codes(config: ARConfig, guidanc
     for b in range(3):
         alone = model.generate(utterance([b], config), settings)
         assert torch.equal(alone.data[0], together.data[b, :, : int(alone.lengths[0])])
+
+
+@every
+def test_what_does_not_fit_the_context_is_refused_in_words(config: ARConfig) -> None:
+    model = backend(replace(config, context=20))
+    seconds = torch.tensor([[1.0, 0.0, 1.0]])
+    long = replace(utterance([0], config), plan=Plan(seconds.sum(1), seconds if config.text == "aligned" else None))
+    with pytest.raises(TextError, match="shorter sentences"):
+        model.generate(long)
+    with pytest.raises(TextError, match="shorter sentences"):
+        model.log_probs(long, Frames(torch.zeros(1, 3, 40).long(), torch.tensor([40]), config.spec))
+
+
+@torch.no_grad()
+def test_an_encoder_knows_all_of_the_plan_and_the_order_of_its_frames() -> None:
+    model, asked = backend(ENCODER), utterance([0], ENCODER)
+    codes = model.generate(asked, GREEDY)
+    some = replace(codes, data=codes.data[..., :4], lengths=torch.tensor([4]))
+    assert torch.allclose(model.log_probs(asked, some), model.log_probs(asked, codes)[..., :4], atol=1e-5)
+    network = backend(replace(ENCODER, positions="sinusoidal")).network
+    told, nothing, order = torch.randn(1, 5, 16), torch.full((1, 3, 5), V), torch.tensor([2, 0, 4, 1, 3])
+    real = torch.ones(1, 5).bool()
+    turned = network.encode(nothing, told[:, order], real)
+    assert not torch.allclose(turned, network.encode(nothing, told, real)[:, order], atol=1e-3)
 
 
 @every

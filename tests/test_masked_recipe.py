@@ -17,7 +17,7 @@ from tts.decoding.commit import FilterConfig
 from tts.errors import SettingsError
 from tts.nn.text import lay, left_of
 from tts.text.tokens import PHONES
-from tts.train import codes
+from tts.train import borrow, codes
 from tts.train import filter as recipe_of_filter
 from tts.train.assemble import find_part, note_configs
 from tts.train.borrow import borrow_causal, borrow_masked
@@ -181,6 +181,13 @@ def test_a_borrowed_transformer_that_looks_back_only_says_what_its_lender_says(t
         want = backend.network.text_in(masked + backend.network.book.weight[0])
         got = again.network.place_text(again.network.read(ids, known), token, stays, left_of(frames, token, stays))
         torch.testing.assert_close(got, want)
+
+
+def test_a_backend_of_other_heads_lends_nothing(monkeypatch):
+    lender = ARBackend(ARConfig(dim=16, heads=4, head_dim=8))
+    monkeypatch.setattr(borrow, "find_part", lambda *_: lender)
+    with pytest.raises(SettingsError, match="head_dim"):
+        borrow.find_lender("ar", "x", ARBackend(replace(lender.config, heads=2)))
 
 
 def test_a_backend_of_other_codes_lends_nothing(toy):

@@ -40,6 +40,8 @@ def test_it_draws_the_codes_of_the_definition(policy, ties, scale):
     said = [each.sample_guided(logits, uniforms, policy, history, forbidden) for each in (lean, reference)]
     assert torch.equal(*said)
     assert torch.equal(logits, before)
+    turned = logits.transpose(1, 2).contiguous().transpose(1, 2)  # as a product of all heads leaves it
+    assert torch.equal(lean.sample_guided(turned, uniforms, policy, history, forbidden), said[0])
 
 
 @pytest.mark.parametrize("u", [2.0**-24, 1 - 2.0**-24])

@@ -31,7 +31,7 @@ def sample_guided(
     x, u = _guided(logits, policy.guidance), uniforms.numpy()
     check_rows(x, u, policy)
     temperature = _each(policy.temperature)
-    scores: Numbers = x / temperature  # of rows to be drawn
+    scores: Numbers = np.divide(x, temperature, order="C")  # of rows to be drawn
     if history is not None and policy.penalises:
         _penalise(scores, x, history.numpy(), _each(policy.repetition_penalty), temperature)
     if forbidden is not None:
@@ -58,15 +58,17 @@ def _guided(logits: Tensor, scale: float) -> Numbers:
 
 
 def softmax(x: Tensor) -> Tensor:
-    """That of torch over the last dimension, without denormal numbers.
+    """That of torch over the last dimension, without denormal numbers of this thread.
 
     They are too small to move a sum or to be drawn, and a processor computes one in the time of a hundred others.
     """
-    flushed = bool(SMALL * SMALL == 0)  # as somebody may have set it
+    with np.errstate(under="ignore"):
+        flushed = bool(SMALL * SMALL == 0)  # as somebody may have set it
     torch.set_flush_denormal(True)
-    p = x.softmax(-1)
-    torch.set_flush_denormal(flushed)
-    return p
+    try:
+        return x.softmax(-1)
+    finally:
+        torch.set_flush_denormal(flushed)
 
 
 def _penalise(scores: Numbers, x: Numbers, history: Places, by: Numbers, temperature: Numbers) -> None:

@@ -21,10 +21,15 @@ from tts.train.assemble import find_part
 
 
 def find_lender(kind: str, source: str, borrower: Any) -> dict[str, Tensor]:
-    """The weights of the backend `kind` of a system or run. Raises SettingsError: its codes or symbols are others."""
+    """The weights of the backend `kind` of a system or run. Raises SettingsError: its codes, symbols or heads are others."""
     lender = find_part(f"backend.{kind}", kind, source)
     if (lender.emits, lender.table) != (borrower.emits, borrower.table):
         raise SettingsError(f"the backend of {source} has other codes or symbols, and nothing to lend")
+    theirs, ours = ((c.dim, c.heads, c.head_dim) for c in (lender.config, borrower.config))
+    if theirs != ours:
+        raise SettingsError(
+            f"the backend of {source} has dim, heads and head_dim {theirs}, and lends nothing to one that has {ours}"
+        )
     weights: dict[str, Tensor] = lender.state_dict()
     return weights
 

@@ -34,7 +34,7 @@ class ARDrawConfig:
     drop_all: float = 0.1  # the prompt and the text together
     hide_prompt_phones: float = 0.15
     mask: float = 0.15  # share of the frames, MEAP (arXiv:2502.07490), section 3
-    mask_varies: bool = False  # from row to row, uniform from none to twice that
+    mask_varies: bool = False  # from row to row, uniform from none to twice that, or to all
     hide_plan: float = 0.2  # so that the model can lead, too
 
 

@@ -108,7 +108,7 @@ class ARNetwork(nn.Module):
         codes: [B, K, N] of the prompt, V where there is none; told: [B, N, D], `place_text` and voice; real: [B, N] bool.
         """
         assert self.encoder is not None and self.encoded is not None, "a model without an encoder"
-        x = self.codes(codes.transpose(1, 2)) + told
+        x = self._placed(self.codes(codes.transpose(1, 2)) + told, None)
         return blank(self.encoded(self.encoder(x, real=None if bool(real.all()) else real)), real)
 
     # ---------------------------------------------------------------------------------------------------- whole rows

@@ -107,12 +107,13 @@ def begin(
     voice = network.hear(_stack([row.codes for row in rows]), is_prompt)
     # 2. where the text is, and how long it may take
     pointer, most = _bounds(config, rows, settings)
+    prefix = known.sum(1) if config.text == "prefix" else torch.zeros_like(prompts)
+    needed = prefix + prompts + 1 + most + late
+    _check_room(config, needed, prompts)
     before = torch.tensor([row.n_before for row in rows], device=device)
     planned = _stack([row.planned for row in rows])  # [B, L] where text is aligned
-    laid = [
-        _lay(network, row, text.row(b), voice[b], row.codes.shape[1] + int(row.planned.sum()), settings.pointer == "plan")
-        for b, row in enumerate(rows)
-    ]
+    frames = (prompts + planned.sum(1)).tolist()
+    laid = [_lay(network, row, text.row(b), voice[b], frames[b], settings.pointer == "plan") for b, row in enumerate(rows)]
     ahead = _encode(network, rows, laid) if network.encoder is not None else None
     begins = prompts[:, None] + planned.cumsum(1) - planned
 
@@ -131,9 +132,6 @@ def begin(
         return told if settings.guidance == 1 else torch.cat((told, torch.zeros_like(told)))
 
     # 3. the steps of the prompts, and the one that asks for the first frame
-    prefix = known.sum(1) if config.text == "prefix" else torch.zeros_like(prompts)
-    needed = prefix + prompts + 1 + most + late
-    _check_room(config, needed, prompts)
     read = max(int((prefix + prompts).max()), (L if config.text == "prefix" else 0) + P) + 1  # with padding
     capacity = read + int(most.max()) + late  # all rows step on until the last has ended
     capacity += -capacity % MULTIPLE
@@ -178,30 +176,32 @@ def whole(network: ARNetwork, row: Row, codes: Tensor) -> tuple[Tensor, Tensor]:
     text = network.read(row.ids[None], known) if row.ids.dim() == 1 else network.read_vectors(row.ids[None], known)
     steps = config.pattern.build(torch.cat((row.codes, codes), 1)[None], V)  # [1, K, S]
     S = steps.shape[2]
+    N = P + int(row.planned.sum())  # the encoder sees all of the plan, whatever has been said of it
+    needed = torch.tensor([max(S, N) + (len(row.ids) if config.text == "prefix" else 0)])
+    _check_room(config, needed, torch.tensor([P]))
     voice = network.hear(row.codes[None], torch.ones(1, P, dtype=torch.bool, device=codes.device))[0]
-    told = _lay(network, row, text, voice, S)
+    told = _lay(network, row, text, voice, max(S, N))
     if network.encoder is not None:
-        N = P + int(row.planned.sum())
-        told = told + F.pad(_encode(network, [row], [told[:N]])[0], (0, 0, 0, S - N))
-    hidden = network(F.pad(steps, (1, -1), value=V), told[None], text)
+        told[:N] += _encode(network, [row], [told[:N]])[0]
+    hidden = network(F.pad(steps, (1, -1), value=V), told[None, :S], text)
     return hidden[0], steps[0].T
 
 
 def _lay(network: ARNetwork, row: Row, text: Text, voice: Tensor, S: int, as_planned: bool = True) -> Tensor:
     """What S frames, the prompt's and then the target's, are told of their phones and of the voice [D]: [S, D].
 
-    text: of this row alone. as_planned: frames of the target know how long their phone will last on.
+    text: of this row alone. as_planned: frames know how long their phone will last on, or in training none does.
     """
     P, none = row.codes.shape[1], text.known.shape[1] - 1
     told = voice * (torch.arange(S, device=voice.device) >= P)[:, None]
     if network.config.text != "aligned":
         return told
     token, stays = lay(row.planned[None], S - P)
-    left = left_of(row.planned[None], token, stays) if as_planned else torch.full_like(token, -1)
+    left = torch.cat((row.left[None], left_of(row.planned[None], token, stays)), 1)
     token = torch.where(token < len(row.planned), row.n_before + token, none)
     before = torch.where(row.token < len(row.ids), row.token, none)
-    given = ((before, token), (row.stays, stays), (row.left, left))
-    return told + network.place_text(text, *(torch.cat((prompt[None], target), 1) for prompt, target in given))[0]
+    token, stays = (torch.cat((prompt[None], target), 1) for prompt, target in ((before, token), (row.stays, stays)))
+    return told + network.place_text(text, token, stays, left if as_planned else None)[0]
 
 
 def _encode(network: ARNetwork, rows: Sequence[Row], laid: Sequence[Tensor]) -> Tensor:
