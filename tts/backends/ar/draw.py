@@ -63,5 +63,7 @@ def draw(
     hide_phones = chance(config.hide_prompt_phones)
     lots = torch.rand(B, T, generator=generator)
     hide_plan = chance(config.hide_plan)
-    share = 2 * config.mask * torch.rand(B, 1, generator=generator) if config.mask_varies else config.mask
+    share = torch.full((B, 1), config.mask)
+    if config.mask_varies:
+        share = 2 * share * torch.rand(B, 1, generator=generator)
     return ARDraw(prompt, drop_all, hide_phones, lots < share, hide_plan)
