@@ -273,7 +273,7 @@ class Synthesizer:
             bits_per_second=bits_per_second(codec.emits, n) if codec is not None and n else None,
             seconds=seconds,
             spent_seconds=spent,
-            real_time_factor=spent / seconds,
+            real_time_factor=spent / seconds if seconds else 0.0,
             stages=dict(clock.spent),
             model=self.model,
         )
@@ -341,7 +341,7 @@ class Synthesizer:
             planned_seconds=seconds - late,
             seconds=seconds,
             spent_seconds=spent,
-            real_time_factor=spent / seconds,
+            real_time_factor=spent / seconds if seconds else 0.0,
             stages=dict(clock.spent),
             warnings=(*task.warnings, *filter(None, (sentence.complaint for sentence in sentences))),
             model=self.model,

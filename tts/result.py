@@ -84,7 +84,7 @@ class Report:
     backend: str
     settings: Mapping[str, Any]
     language: str
-    real_time_factor: float  # seconds spent for each second of sound
+    real_time_factor: float  # seconds spent for each second of sound; 0 where there is none
     first_audio_seconds: float | None = None
     edits: tuple[Edit, ...] = ()
 
@@ -129,7 +129,7 @@ class CopyReport:
     bits_per_second: float | None
     seconds: float
     spent_seconds: float
-    real_time_factor: float  # seconds spent for each second of sound
+    real_time_factor: float  # seconds spent for each second of sound; 0 where there is none
     stages: Mapping[str, float]
     model: Model
 
