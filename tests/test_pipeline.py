@@ -11,7 +11,7 @@ from conftest import RATE, ROOT, speech
 from tts import registry, tries
 from tts.asr.check import Check
 from tts.errors import FitError, InputError, LanguageError, SettingsError, TextError
-from tts.frames import Request
+from tts.frames import Frames, Request
 from tts.pipeline import Synthesizer
 from tts.result import Audio, Failure
 from tts.sampling.philox import derive
@@ -202,6 +202,14 @@ def test_the_report_tells_how_it_was_made(tiny):
 
 
 # ------------------------------------------------------------------------------------------------------------- batch
+
+
+def test_a_model_that_ends_at_once_is_reported(tiny, monkeypatch):
+    flow = tiny.parts.backends["flow"]
+    nothing = Frames(torch.zeros(1, flow.emits.width, 0), torch.zeros(1).long(), flow.emits)
+    monkeypatch.setattr(flow, "generate", lambda *_: nothing)
+    audio = tiny.synthesize("One.", check=False)
+    assert audio.report.seconds == len(audio.samples) == 0 and audio.report.real_time_factor == 0
 
 
 def test_a_batch_answers_in_order_and_a_failure_stops_nobody(tiny):

@@ -21,7 +21,7 @@ from tts.sampling.reference import check_possible, check_rows
 Numbers = NDArray[np.float32]
 Sums = NDArray[np.float64]
 Places = NDArray[np.int64]
-SMALL = np.float32(1e-20)  # its square is a denormal number
+SMALL = 1e-300  # a billionth of it is a denormal number
 
 
 def sample_guided(
@@ -49,11 +49,14 @@ def _guided(logits: Tensor, scale: float) -> Numbers:
         return x
     B = len(x) // 2
     conditional, unconditional = x[:B], x[B:]
-    with np.errstate(invalid="ignore"):  # -inf - -inf, put right at the end
-        mixed = conditional - unconditional
-        mixed *= np.float32(scale)
-        mixed += unconditional
-    np.copyto(mixed, conditional, where=conditional == -np.inf)
+    if conditional.min(initial=0) == -np.inf:
+        with np.errstate(invalid="ignore"):  # -inf - -inf
+            mixed = unconditional + np.float32(scale) * (conditional - unconditional)
+        np.copyto(mixed, conditional, where=conditional == -np.inf)
+        return mixed
+    mixed = conditional - unconditional
+    mixed *= np.float32(scale)
+    mixed += unconditional
     return mixed
 
 
@@ -62,8 +65,7 @@ def softmax(x: Tensor) -> Tensor:
 
     They are too small to move a sum or to be drawn, and a processor computes one in the time of a hundred others.
     """
-    with np.errstate(under="ignore"):
-        flushed = bool(SMALL * SMALL == 0)  # as somebody may have set it
+    flushed = SMALL * 1e-9 == 0  # as somebody may have set it
     torch.set_flush_denormal(True)
     try:
         return x.softmax(-1)
