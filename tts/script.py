@@ -115,7 +115,8 @@ def join(script: Script, sounds: Sequence[Tensor], sample_rate: int, soften: boo
     samples = torch.cat(list(lay(script, ([sound] for sound in sounds), sample_rate)))
     if not soften:
         return samples.clamp(-PEAK, PEAK)
-    return samples * min(1.0, PEAK / max(float(samples.abs().max()), 1e-9))
+    loudest = float(samples.abs().max()) if len(samples) else 0.0
+    return samples * min(1.0, PEAK / max(loudest, 1e-9))
 
 
 def lay(script: Script, lines: Iterable[Iterable[Tensor]], sample_rate: int) -> Iterator[Tensor]:
